@@ -1,0 +1,1 @@
+//! Bytes to changesets and images and back; the only user of tar, gzip and zstd.

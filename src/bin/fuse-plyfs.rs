@@ -1,0 +1,5 @@
+//! `fuse-plyfs`: the bare mount program.
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

@@ -1,0 +1,1 @@
+//! The `plyfs` command: the clap tree, one file per group of verbs.

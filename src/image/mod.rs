@@ -1,0 +1,1 @@
+//! Pure data: digests, references, image configs and manifests.

@@ -1,0 +1,1 @@
+//! What one tree on disk means; knows nothing of merging.

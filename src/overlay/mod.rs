@@ -1,0 +1,1 @@
+//! The merged filesystem; no fuse types, testable without a mount.

@@ -1,0 +1,102 @@
+//! Copying a file's content: as a clone where the filesystem can, inside the kernel where it
+//! can, and never the holes.
+
+use super::{AsFd, BorrowedFd, fault, file};
+use crate::error::{Errno, FsResult};
+
+/// How content was copied, for counters and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// Extents are shared (FICLONE): no data moved.
+    Cloned,
+    /// This many bytes were copied.
+    Bytes(u64),
+}
+
+/// The most that one call copies, so that a signal or a dying client is noticed in between.
+const CHUNK: usize = 64 << 20;
+
+/// Makes the empty file `to` hold the first `size` bytes of `from`. A file of `whole` length is
+/// cloned where the filesystem can do that; holes stay holes.
+///
+/// # Errors
+/// Whatever reading and writing may give; `to` then holds a part and must be thrown away.
+pub fn content(from: impl AsFd, to: impl AsFd, size: u64, whole: bool) -> FsResult<Copied> {
+    let (from, to) = (from.as_fd(), to.as_fd());
+    if size == 0 {
+        return Ok(Copied::Bytes(0));
+    }
+    fault::step()?;
+    if whole && rustix::fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(Copied::Cloned);
+    }
+    let mut copied = 0;
+    let mut position = 0;
+    while position < size {
+        let Some((start, end)) = next_data(from, position, size)? else { break };
+        copy_extent(from, to, start, end)?;
+        copied += end - start;
+        position = end;
+    }
+    file::truncate(to, size)?;
+    Ok(Copied::Bytes(copied))
+}
+
+/// The next run of data in `position..size`; everything counts as data where the filesystem
+/// does not know of holes.
+fn next_data(from: BorrowedFd<'_>, position: u64, size: u64) -> FsResult<Option<(u64, u64)>> {
+    match file::seek_sparse(from, position, true) {
+        Ok(start) if start >= size => Ok(None),
+        Ok(start) => {
+            let end = file::seek_sparse(from, start, false).unwrap_or(size).min(size);
+            Ok(Some((start, end.max(start + 1))))
+        }
+        Err(Errno::NXIO) => Ok(None),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some((position, size))),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn copy_extent(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> FsResult<()> {
+    let mut position = start;
+    while position < end {
+        let length = usize::try_from(end - position).unwrap_or(CHUNK).min(CHUNK);
+        match file::copy_range(from, position, to, position, length) {
+            // The file became shorter than its size said: what is missing reads as zeros.
+            Ok(0) => return Ok(()),
+            Ok(n) => position += n as u64,
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                return copy_by_hand(from, to, position, end);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    mut position: u64,
+    end: u64,
+) -> FsResult<()> {
+    let mut buffer = vec![0u8; 1 << 20];
+    while position < end {
+        let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
+        let Some(part) = buffer.get_mut(..want) else { return Err(Errno::IO) };
+        let n = file::read_at(from, part, position)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let mut done = 0;
+        while let Some(rest) = part.get(done..n).filter(|rest| !rest.is_empty()) {
+            match file::write_at(to, rest, position + done as u64)? {
+                0 => return Err(Errno::IO),
+                written => done += written,
+            }
+        }
+        position += n as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! System calls: the only module that makes them, and the only one that may hold `unsafe`.
+//!
+//! Every function works relative to a directory descriptor and never follows a symlink in the
+//! last component, unless its name says so. Each mutating call passes [`fault::step`] first, so
+//! that tests can fail, or stop the process at, the k-th one.
+
+pub mod copy;
+pub mod creds;
+pub mod dir;
+pub mod fault;
+pub mod file;
+pub mod file_handle;
+pub mod mount;
+pub mod node;
+pub mod process;
+pub mod stat;
+pub mod xattr;
+
+pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+pub use rustix::fs::{AtFlags, FallocateFlags, IFlags, Mode, OFlags, RenameFlags, StatVfs};
+pub use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};

@@ -1,0 +1,138 @@
+//! Extended attributes of what a descriptor names, symlinks and `O_PATH` descriptors included.
+//!
+//! The kernel has no xattr calls for `O_PATH` descriptors before Linux 6.13, so the paths go
+//! through procfs: `/proc/self/fd/N` names the file of N itself (also where it has no name left),
+//! and `/proc/self/fd/N/NAME` an entry of the directory N, whose last component is not followed.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::XattrFlags;
+
+use super::{AsFd, BorrowedFd, fault, file};
+use crate::error::{Errno, FsResult};
+
+/// A value larger than this no filesystem holds (`XATTR_SIZE_MAX`).
+pub const SIZE_MAX: usize = 64 * 1024;
+
+/// The object whose xattrs are meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a OsStr,
+}
+
+impl<'a> Target<'a> {
+    /// What `fd` names; an `O_PATH` descriptor of a symlink names the symlink itself.
+    pub fn fd(fd: &'a impl AsFd) -> Self {
+        Target { dir: fd.as_fd(), name: OsStr::new("") }
+    }
+
+    /// The entry `name` of the directory `dir`; a symlink is not followed.
+    pub fn at(dir: &'a impl AsFd, name: &'a OsStr) -> Self {
+        Target { dir: dir.as_fd(), name }
+    }
+
+    fn path(&self) -> Vec<u8> {
+        let mut path = file::proc_path(&self.dir).into_bytes();
+        if !self.name.is_empty() {
+            path.push(b'/');
+            path.extend_from_slice(self.name.as_bytes());
+        }
+        path
+    }
+
+    /// Whether the path's last component is the procfs link, which must be followed.
+    fn follow(&self) -> bool {
+        self.name.is_empty()
+    }
+}
+
+/// Reads the value of `name` into `buffer`; returns its length.
+///
+/// # Errors
+/// `ENODATA` where it is not set, `ERANGE` where `buffer` is too small, `EOPNOTSUPP` where the
+/// filesystem has no xattrs.
+pub fn get_into(of: Target<'_>, name: &OsStr, buffer: &mut [u8]) -> FsResult<usize> {
+    let path = of.path();
+    if of.follow() {
+        rustix::fs::getxattr(path.as_slice(), name, buffer)
+    } else {
+        rustix::fs::lgetxattr(path.as_slice(), name, buffer)
+    }
+}
+
+/// The value of `name`, or `None` where it is not set or the filesystem has no xattrs.
+pub fn get(of: Target<'_>, name: &OsStr) -> FsResult<Option<Vec<u8>>> {
+    let mut small = [0u8; 256];
+    match get_into(of, name, &mut small) {
+        Ok(n) => return Ok(small.get(..n).map(<[u8]>::to_vec)),
+        Err(Errno::RANGE) => {}
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+        Err(errno) => return Err(errno),
+    }
+    let mut large = vec![0u8; SIZE_MAX];
+    match get_into(of, name, &mut large) {
+        Ok(n) => {
+            large.truncate(n);
+            Ok(Some(large))
+        }
+        Err(Errno::NODATA) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The names of all xattrs; empty where the filesystem has none.
+pub fn list(of: Target<'_>) -> FsResult<Vec<Box<OsStr>>> {
+    let path = of.path();
+    let call = |buffer: &mut [u8]| {
+        if of.follow() {
+            rustix::fs::listxattr(path.as_slice(), buffer)
+        } else {
+            rustix::fs::llistxattr(path.as_slice(), buffer)
+        }
+    };
+    let mut small = [0u8; 1024];
+    match call(&mut small) {
+        Ok(n) => return Ok(split(small.get(..n).unwrap_or_default())),
+        Err(Errno::RANGE) => {}
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno),
+    }
+    let mut large = vec![0u8; SIZE_MAX];
+    let n = call(&mut large)?;
+    Ok(split(large.get(..n).unwrap_or_default()))
+}
+
+fn split(names: &[u8]) -> Vec<Box<OsStr>> {
+    names
+        .split(|b| *b == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| OsStr::from_bytes(name).into())
+        .collect()
+}
+
+/// Sets `name` to `value`; `flags` may demand that it is new or that it is there.
+pub fn set(of: Target<'_>, name: &OsStr, value: &[u8], flags: XattrFlags) -> FsResult<()> {
+    fault::step()?;
+    let path = of.path();
+    if of.follow() {
+        rustix::fs::setxattr(path.as_slice(), name, value, flags)
+    } else {
+        rustix::fs::lsetxattr(path.as_slice(), name, value, flags)
+    }
+}
+
+/// Removes `name`.
+///
+/// # Errors
+/// `ENODATA` where it is not set.
+pub fn remove(of: Target<'_>, name: &OsStr) -> FsResult<()> {
+    fault::step()?;
+    let path = of.path();
+    if of.follow() {
+        rustix::fs::removexattr(path.as_slice(), name)
+    } else {
+        rustix::fs::lremovexattr(path.as_slice(), name)
+    }
+}
