@@ -27,7 +27,7 @@ pub fn open_root(path: &std::path::Path) -> FsResult<OwnedFd> {
 /// Opens again what `fd` names, with other flags; works for files without a name, too.
 pub fn reopen(fd: impl AsFd, flags: OFlags) -> FsResult<OwnedFd> {
     let path = proc_path(&fd);
-    rustix::fs::open(path.as_str(), flags - OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open(path.as_str(), (flags - OFlags::NOFOLLOW) | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The name of an open descriptor in procfs, for calls that take only paths.

@@ -1,0 +1,27 @@
+//! What the integration tests share: layer trees from a text, a mount of them by PlyFS or by the
+//! kernel's overlayfs, and comparison of whole trees.
+
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this module")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as expected"
+)]
+
+mod build;
+mod compare;
+mod mounted;
+mod require;
+mod scene;
+mod snapshot;
+mod spec;
+
+pub(crate) use build::build_layer;
+pub(crate) use compare::{Policy, assert_same, differences};
+pub(crate) use mounted::{Driver, MountedOverlay, Options};
+pub(crate) use require::require;
+pub(crate) use scene::Scene;
+pub(crate) use snapshot::{Entry, Kind, Snapshot, Time};
+pub(crate) use spec::{Attributes, EntrySpec, LayerSpec, SceneSpec, What};

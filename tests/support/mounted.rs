@@ -1,0 +1,253 @@
+//! A mounted stack, by PlyFS or by the kernel's overlayfs.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use super::scene::Scene;
+use super::snapshot::Snapshot;
+
+/// Who mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Driver {
+    Plyfs,
+    Kernel,
+}
+
+impl Driver {
+    /// PlyFS, unless `PLYFS_TEST_DRIVER=kernel` asks for the kernel's overlayfs: that shows that
+    /// a test measures what it says it does.
+    pub(crate) fn under_test() -> Driver {
+        match std::env::var("PLYFS_TEST_DRIVER").as_deref() {
+            Ok("kernel") => Driver::Kernel,
+            Ok("plyfs") | Err(_) => Driver::Plyfs,
+            Ok(other) => panic!("PLYFS_TEST_DRIVER is plyfs or kernel, not {other}"),
+        }
+    }
+
+    /// The name for messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Driver::Plyfs => "PlyFS",
+            Driver::Kernel => "overlayfs",
+        }
+    }
+}
+
+/// How to mount.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Without an upper.
+    pub(crate) read_only: bool,
+    /// Further options, as `-o` takes them: `["redirect_dir=off"]`. They replace the defaults,
+    /// which are `redirect_dir=on,index=on,xino=on` for the kernel and none for PlyFS.
+    pub(crate) extra: Vec<String>,
+}
+
+impl Options {
+    /// With these options.
+    pub(crate) fn with(extra: &[&str]) -> Options {
+        let extra = extra.iter().map(|option| (*option).to_owned()).collect();
+        Options { extra, ..Options::default() }
+    }
+
+    fn text(&self, scene: &Scene, driver: Driver) -> OsString {
+        let mut text = OsString::from("lowerdir=");
+        text.push(scene.lowerdir());
+        if !self.read_only {
+            for (key, path) in [(",upperdir=", &scene.upper), (",workdir=", &scene.work)] {
+                text.push(key);
+                text.push(path);
+            }
+        }
+        let kernel_defaults = ["redirect_dir=on", "index=on", "xino=on"].map(str::to_owned);
+        let extra = match driver {
+            Driver::Kernel if self.extra.is_empty() && !self.read_only => &kernel_defaults[..],
+            _ => &self.extra,
+        };
+        for option in extra {
+            text.push(",");
+            text.push(option);
+        }
+        text
+    }
+}
+
+/// A mount that ends with its value; its daemon's end is waited for.
+#[derive(Debug)]
+pub(crate) struct MountedOverlay<'a> {
+    scene: &'a Scene,
+    driver: Driver,
+    options: Options,
+    daemon: Option<Child>,
+    mounted: bool,
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl<'a> MountedOverlay<'a> {
+    pub(super) fn new(scene: &'a Scene, driver: Driver, options: &Options) -> Self {
+        let options = options.clone();
+        let mut mount = MountedOverlay { scene, driver, options, daemon: None, mounted: false };
+        mount.mount();
+        mount
+    }
+
+    /// The root of the merged tree.
+    pub(crate) fn root(&self) -> &Path {
+        &self.scene.mountpoint
+    }
+
+    /// A path in the merged tree.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.scene.mountpoint.join(path)
+    }
+
+    /// Who mounted it.
+    pub(crate) fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// The layers.
+    pub(crate) fn scene(&self) -> &'a Scene {
+        self.scene
+    }
+
+    /// The daemon's process id, where there is a daemon.
+    pub(crate) fn daemon_id(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
+    /// Everything that the mount shows.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self.root())
+    }
+
+    /// Unmounts and mounts again: nothing that was only in memory is left.
+    pub(crate) fn remount(&mut self) {
+        self.unmount();
+        self.mount();
+    }
+
+    /// Unmounts, and waits until the daemon has ended.
+    pub(crate) fn unmount(&mut self) {
+        if let Err(problem) = self.try_unmount() {
+            panic!("{problem}");
+        }
+    }
+
+    fn mount(&mut self) {
+        let text = self.options.text(self.scene, self.driver);
+        match self.driver {
+            Driver::Kernel => mount_kernel(&text, self.root()),
+            Driver::Plyfs => self.daemon = Some(start_daemon(&text, self.scene)),
+        }
+        self.mounted = true;
+    }
+
+    fn try_unmount(&mut self) -> Result<(), String> {
+        if !std::mem::take(&mut self.mounted) {
+            return Ok(());
+        }
+        let unmounted = unmount_patiently(self.root());
+        let Some(mut daemon) = self.daemon.take() else { return unmounted };
+        let ended = wait_for(&mut daemon, self.scene);
+        unmounted.and(ended)
+    }
+}
+
+impl Drop for MountedOverlay<'_> {
+    fn drop(&mut self) {
+        match self.try_unmount() {
+            Err(problem) if !std::thread::panicking() => panic!("{problem}"),
+            Err(problem) => eprintln!("{problem}"),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// `mount -t overlay`; also for mounts that are no [`Scene`].
+fn mount_kernel(options: &OsString, root: &Path) {
+    let output = Command::new("mount")
+        .args(["-t", "overlay", "overlay", "-o"])
+        .arg(options)
+        .arg(root)
+        .output()
+        .expect("mount(8) is there");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "overlayfs does not mount {options:?}: {error}");
+}
+
+/// Starts fuse-plyfs in the foreground, so that it is our child, and waits until it has mounted.
+fn start_daemon(options: &OsString, scene: &Scene) -> Child {
+    let log = File::create(scene.place("daemon.log")).unwrap();
+    let before = std::fs::metadata(&scene.mountpoint).unwrap().dev();
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_fuse-plyfs"))
+        .arg("-f")
+        .arg("-o")
+        .arg(options)
+        .arg(&scene.mountpoint)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("fuse-plyfs starts");
+    let start = Instant::now();
+    while !std::fs::metadata(&scene.mountpoint).is_ok_and(|now| now.dev() != before) {
+        if let Some(status) = daemon.try_wait().unwrap() {
+            panic!("fuse-plyfs -o {options:?} ended with {status}: {}", log_text(scene));
+        }
+        if start.elapsed() > PATIENCE {
+            daemon.kill().expect("our own child");
+            daemon.wait().expect("our own child");
+            panic!("fuse-plyfs -o {options:?} does not mount: {}", log_text(scene));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    daemon
+}
+
+fn log_text(scene: &Scene) -> String {
+    std::fs::read_to_string(scene.place("daemon.log")).unwrap_or_default()
+}
+
+/// Unmounts; a file that another thread's just forked child still holds is waited for.
+fn unmount_patiently(root: &Path) -> Result<(), String> {
+    let start = Instant::now();
+    loop {
+        match rustix::mount::unmount(root, UnmountFlags::empty()) {
+            Ok(()) => return Ok(()),
+            Err(Errno::BUSY) if start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(errno) => {
+                let detached = rustix::mount::unmount(root, UnmountFlags::DETACH);
+                let root = root.display();
+                return Err(format!("cannot unmount {root}: {errno} (detached: {detached:?})"));
+            }
+        }
+    }
+}
+
+/// A daemon that outlives its mount, or ends with a failure, is a fault of its own.
+fn wait_for(daemon: &mut Child, scene: &Scene) -> Result<(), String> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        match daemon.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => {
+                return Err(format!("fuse-plyfs ended with {status}: {}", log_text(scene)));
+            }
+            Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+            Err(error) => return Err(format!("cannot wait for fuse-plyfs: {error}")),
+        }
+    }
+    let killed = daemon.kill().and_then(|()| daemon.wait());
+    Err(format!("fuse-plyfs was there {PATIENCE:?} after its unmount (killed: {killed:?})"))
+}

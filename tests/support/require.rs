@@ -1,0 +1,61 @@
+//! What a test needs from the machine; missing, it fails, unless the caller named it.
+
+use std::io::Write;
+use std::path::Path;
+
+/// Whether `need` is there. `root`: the tests run as root. `fuse`: /dev/fuse opens.
+/// `overlayfs`: the kernel can mount one. `tool:NAME`: NAME is a program in PATH.
+///
+/// A need named in `PLYFS_TEST_SKIP` (separated by commas) gives `false` and one line that says
+/// so: the test returns. A need that is missing without being named fails the test.
+pub(crate) fn require(need: &str) -> bool {
+    let skips = std::env::var("PLYFS_TEST_SKIP").unwrap_or_default();
+    if skips.split(',').any(|skip| skip.trim() == need) {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        announce(&format!("skipped by PLYFS_TEST_SKIP: {test} needs {need}\n"));
+        return false;
+    }
+    if let Err(reason) = look_for(need) {
+        panic!("this test needs {need}, but {reason}; PLYFS_TEST_SKIP={need} would skip it");
+    }
+    true
+}
+
+/// Says so past the test harness, which keeps the output of tests that pass to itself.
+fn announce(line: &str) {
+    std::io::stderr().write_all(line.as_bytes()).expect("stderr takes a line");
+    if let Some(log) = std::env::var_os("PLYFS_TEST_SKIP_LOG") {
+        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
+        log.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+fn look_for(need: &str) -> Result<(), String> {
+    if let Some(tool) = need.strip_prefix("tool:") {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut places = std::env::split_paths(&path);
+        return match places.any(|place| place.join(tool).is_file()) {
+            true => Ok(()),
+            false => Err(format!("{tool} is not in PATH")),
+        };
+    }
+    match need {
+        "root" if rustix::process::geteuid().is_root() => Ok(()),
+        "root" => Err("the tests do not run as root".to_owned()),
+        "fuse" => std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .map(drop)
+            .map_err(|error| format!("/dev/fuse does not open: {error}")),
+        "overlayfs" => {
+            let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+            let module = Path::new("/sys/module/overlay").exists();
+            match module || known.lines().any(|line| line.ends_with("\toverlay")) {
+                true => Ok(()),
+                false => Err("the kernel has no overlayfs (modprobe overlay?)".to_owned()),
+            }
+        }
+        _ => panic!("no such need: {need}"),
+    }
+}
