@@ -1,1 +1,84 @@
 //! What one tree on disk means; knows nothing of merging.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `entry` | what a name in one layer is: absent, whiteout, file or directory |
+//! | `whiteout` | the only place that makes or recognises a whiteout |
+//! | `xattrs` | the names of overlay's own xattrs, their escaping, and the marks on a directory |
+//! | `redirect` | where a renamed directory's lower part lies |
+//! | `origin` | which lower inode a copied-up file came from |
+//! | `upper` | every mutation of the writable layer |
+//! | `workdir` | staging beside the upper: made there, then published by one rename |
+//! | `ids` | uid and gid maps |
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::sys::{self, OwnedFd, stat::Stat};
+
+pub mod entry;
+pub mod ids;
+pub mod origin;
+pub mod redirect;
+pub mod upper;
+pub mod whiteout;
+pub mod workdir;
+pub mod xattrs;
+
+pub use entry::{Probe, probe};
+pub use upper::Upper;
+pub use xattrs::Namespace;
+
+/// Position of a layer in its stack: 0 is the upper, 1 the topmost lower, and so on. A stack
+/// without an upper begins at 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerIndex(pub u32);
+
+impl LayerIndex {
+    /// The writable layer.
+    pub const UPPER: LayerIndex = LayerIndex(0);
+
+    /// Whether this is the writable layer.
+    pub fn is_upper(self) -> bool {
+        self == LayerIndex::UPPER
+    }
+}
+
+/// A read-only layer.
+#[derive(Debug)]
+pub struct Layer {
+    /// Its place in the stack.
+    pub index: LayerIndex,
+    /// Where it was found; for messages only, everything goes through `root`.
+    pub path: PathBuf,
+    /// Its root directory, an `O_PATH` descriptor.
+    pub root: OwnedFd,
+    /// The attributes of its root.
+    pub stat: Stat,
+    /// Whether the kernel itself refuses writes through `root`: it is a private read-only clone
+    /// of the mount, which needs `CAP_SYS_ADMIN`.
+    pub sealed: bool,
+}
+
+impl Layer {
+    /// Opens the lower at `path`, which may be a symlink to a directory.
+    ///
+    /// Where permitted, the layer is reached through a private, read-only, noatime clone of its
+    /// mount: then not even a mistake of ours can write there, and mounts made over it later
+    /// do not show.
+    ///
+    /// # Errors
+    /// Names the path where it is missing, no directory or not readable.
+    pub fn open(index: LayerIndex, path: &Path) -> Result<Layer> {
+        let failed = |errno| Error::io("open lower layer", path, errno);
+        let plain = sys::file::open_root(path).map_err(failed)?;
+        let (root, sealed) = match sys::mount_clone::clone_read_only(&plain) {
+            Ok(clone) => (clone, true),
+            Err(_) => (plain, false),
+        };
+        let stat = sys::stat::stat_fd(&root).map_err(failed)?;
+        // An O_PATH descriptor opens without read permission; be sure that it can be listed.
+        sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
+        Ok(Layer { index, path: path.to_path_buf(), root, stat, sealed })
+    }
+}

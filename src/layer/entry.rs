@@ -1,0 +1,68 @@
+//! What one name in one directory of one layer is.
+
+use std::ffi::OsStr;
+
+use super::whiteout;
+use super::xattrs::{DirMarks, Namespace, dir_marks};
+use crate::error::{Errno, FsResult};
+use crate::sys::stat::{Stat, stat_at};
+use crate::sys::xattr::Target;
+use crate::sys::{AsFd, OwnedFd, file};
+
+/// What a layer says about a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// Nothing: ask the next layer.
+    Absent,
+    /// The name ends here: the layers below are hidden.
+    Whiteout,
+    /// Anything but a directory.
+    File(Stat),
+    /// A directory. Its marks are read by [`marks_of`], where there is something to merge with.
+    Dir(Stat),
+}
+
+/// Asks the directory `dir` of one layer for `name`.
+///
+/// With `last`, nothing lies below, and whiteouts in the form `.wh.NAME` need not be looked for.
+pub fn probe(dir: impl AsFd, name: &OsStr, xattr_whiteouts: bool, last: bool) -> FsResult<Probe> {
+    if whiteout::is_reserved_name(name) {
+        return Ok(Probe::Absent);
+    }
+    match stat_at(&dir, name) {
+        Ok(stat) if stat.is_dir() => Ok(Probe::Dir(stat)),
+        Ok(stat) if whiteout::is_whiteout(&dir, name, &stat, xattr_whiteouts)? => {
+            Ok(Probe::Whiteout)
+        }
+        Ok(stat) => Ok(Probe::File(stat)),
+        Err(Errno::NOENT) if last => Ok(Probe::Absent),
+        Err(Errno::NOENT) => match whiteout::file_name(name) {
+            Some(file) if exists(&dir, &file)? => Ok(Probe::Whiteout),
+            _ => Ok(Probe::Absent),
+        },
+        Err(errno) => Err(errno),
+    }
+}
+
+/// What the directory `dir`/`name` says about merging with the layers below.
+pub fn marks_of(dir: impl AsFd, name: &OsStr, trust: Option<Namespace>) -> FsResult<DirMarks> {
+    let fd: OwnedFd = file::open_path_at(dir, name)?;
+    marks_of_fd(&fd, trust)
+}
+
+/// As [`marks_of`], of an open directory.
+pub fn marks_of_fd(fd: impl AsFd, trust: Option<Namespace>) -> FsResult<DirMarks> {
+    let mut marks = dir_marks(Target::fd(&fd), trust)?;
+    if !marks.opaque && exists(&fd, OsStr::new(whiteout::OPAQUE_FILE))? {
+        marks.opaque = true;
+    }
+    Ok(marks)
+}
+
+fn exists(dir: impl AsFd, name: &OsStr) -> FsResult<bool> {
+    match stat_at(dir, name) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,294 @@
+//! The writable layer: every mutation of it passes here.
+//!
+//! Whatever replaces something is staged in the workdir and published by one rename, so that an
+//! observer, and a crash, meet the old state or the new one. What adds a name where none was is
+//! made in place: that is one atomic system call already.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use super::whiteout::{self, Style};
+use super::workdir::Workdir;
+use super::xattrs::{Mark, Namespace};
+use crate::error::{Errno, Error, FsResult, Result};
+use crate::sys::stat::Stat;
+use crate::sys::xattr::Target;
+use crate::sys::{self, AsFd, OFlags, OwnedFd, RenameFlags, file, node};
+
+/// What an upper directory holds under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Present {
+    /// Nothing.
+    Nothing,
+    /// A whiteout.
+    Whiteout,
+    /// Anything that is no directory.
+    File,
+    /// A directory.
+    Dir,
+}
+
+/// The writable layer of a mount.
+#[derive(Debug)]
+pub struct Upper {
+    /// Where it was found; for messages only.
+    pub path: PathBuf,
+    /// Its root, an `O_PATH` descriptor.
+    pub root: OwnedFd,
+    /// The attributes of its root when it was mounted.
+    pub stat: Stat,
+    /// Staging beside it.
+    pub work: Workdir,
+    /// Where overlay's xattrs are kept.
+    pub namespace: Namespace,
+    /// Whether the filesystem takes our xattrs at all.
+    pub has_xattrs: bool,
+    /// How whiteouts are written.
+    pub style: Style,
+    /// No fsync reaches the disk.
+    pub volatile: bool,
+    /// UUID of the filesystem, for origins; zeros where it has none.
+    pub uuid: [u8; 16],
+    /// The name in staging of a whiteout that others are linked to, once there is one.
+    shared_whiteout: Mutex<Option<std::ffi::OsString>>,
+}
+
+impl Upper {
+    /// Opens the upper at `path` with the workdir at `work`.
+    ///
+    /// # Errors
+    /// Names the path that is missing, not writable, in use, or on another filesystem.
+    pub fn open(path: &Path, work: &Path, user_xattrs: bool, volatile: bool) -> Result<Upper> {
+        let failed = |errno| Error::io("open upperdir", path, errno);
+        let root = file::open_root(path).map_err(failed)?;
+        let stat = sys::stat::stat_fd(&root).map_err(failed)?;
+        let workdir = Workdir::open(work)?;
+        let work_stat = sys::stat::stat_fd(workdir.staging()).map_err(failed)?;
+        if work_stat.dev != stat.dev {
+            let reason = format!("{} is not on the filesystem of upperdir", work.display());
+            return Err(Error::option("workdir", reason));
+        }
+        let probing = |errno| Error::io("probe workdir", work, errno);
+        let (namespace, has_xattrs) = probe_xattrs(&workdir, user_xattrs).map_err(probing)?;
+        let style = whiteout::probe_style(workdir.staging(), namespace).map_err(probing)?;
+        probe_rename(&workdir, &root, path, work)?;
+        let readable = sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
+        let uuid = sys::fs_uuid::filesystem_uuid(&readable).unwrap_or_default();
+        tracing::info!(?style, ?namespace, has_xattrs, volatile, "upper layer opened");
+        let upper = Upper {
+            path: path.to_path_buf(),
+            root,
+            stat,
+            work: workdir,
+            namespace,
+            has_xattrs,
+            style,
+            volatile,
+            uuid,
+            shared_whiteout: Mutex::new(None),
+        };
+        Ok(upper)
+    }
+
+    /// Sets one of overlay's marks; silently without effect on a filesystem without xattrs,
+    /// where nothing that needs one is ever done.
+    pub fn set_mark(&self, of: Target<'_>, mark: Mark, value: &[u8]) -> FsResult<()> {
+        if !self.has_xattrs {
+            return Err(Errno::OPNOTSUPP);
+        }
+        self.namespace.set(of, mark, value)
+    }
+
+    /// Makes a whiteout called `name` in `dir`, in place of what is `present` there, atomically
+    /// (with [`Style::File`] in two steps that never show the lower name).
+    pub fn whiteout(&self, dir: &OwnedFd, name: &OsStr, present: Present) -> FsResult<()> {
+        match (self.style, present) {
+            (_, Present::Whiteout) => Ok(()),
+            (Style::File, _) => {
+                whiteout::make(dir, name, self.style, self.namespace)?;
+                self.remove(dir, name, present)
+            }
+            (Style::Device, Present::Nothing) => self.link_whiteout(dir, name),
+            (_, Present::Nothing) => {
+                let staged = self.stage_whiteout(dir)?;
+                self.publish(&staged, dir, name, RenameFlags::NOREPLACE)
+            }
+            (_, Present::File) => {
+                let staged = self.stage_whiteout(dir)?;
+                self.publish(&staged, dir, name, RenameFlags::empty())
+            }
+            (_, Present::Dir) => {
+                let staged = self.stage_whiteout(dir)?;
+                self.publish(&staged, dir, name, RenameFlags::EXCHANGE)?;
+                self.work.discard(&staged);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes what is `present` under `name` in `dir`; a directory may hold whiteouts.
+    pub fn remove(&self, dir: &OwnedFd, name: &OsStr, present: Present) -> FsResult<()> {
+        match present {
+            Present::Nothing => Ok(()),
+            Present::File => node::unlink(dir, name),
+            Present::Whiteout => self.remove_whiteout(dir, name),
+            Present::Dir => match node::remove_dir(dir, name) {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                    let aside = self.work.fresh_name();
+                    let staging = self.work.staging();
+                    node::rename(dir, name, staging, &aside, RenameFlags::empty())?;
+                    self.work.discard(&aside);
+                    Ok(())
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// Removes the whiteout of `name` in `dir`.
+    pub fn remove_whiteout(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<()> {
+        let in_place = match whiteout::file_name(name) {
+            // A foreign upper may hold whiteout files whatever our own style is.
+            Some(file) => match node::unlink(dir, &file) {
+                Ok(()) => return Ok(()),
+                Err(Errno::NOENT) => name,
+                Err(errno) => return Err(errno),
+            },
+            None => name,
+        };
+        node::unlink(dir, in_place)
+    }
+
+    /// Publishes what was staged as `staged` under `dir`/`name`; on failure it is discarded.
+    pub fn publish(
+        &self,
+        staged: &OsStr,
+        dir: &OwnedFd,
+        name: &OsStr,
+        flags: RenameFlags,
+    ) -> FsResult<()> {
+        let done = node::rename(self.work.staging(), staged, dir, name, flags);
+        if done.is_err() {
+            self.work.discard(staged);
+        }
+        done
+    }
+
+    /// Publishes what was staged over a whiteout, or where nothing was. A directory cannot be
+    /// renamed over a file, so it changes places with the whiteout, which is then discarded.
+    pub fn publish_over(
+        &self,
+        staged: &OsStr,
+        dir: &OwnedFd,
+        name: &OsStr,
+        present: Present,
+        is_dir: bool,
+    ) -> FsResult<()> {
+        match present {
+            Present::Nothing => self.publish(staged, dir, name, RenameFlags::NOREPLACE),
+            Present::Whiteout if self.is_file_whiteout(dir, name)? => {
+                self.publish(staged, dir, name, RenameFlags::NOREPLACE)?;
+                self.remove_whiteout(dir, name)
+            }
+            Present::Whiteout if is_dir => {
+                self.publish(staged, dir, name, RenameFlags::EXCHANGE)?;
+                self.work.discard(staged);
+                Ok(())
+            }
+            _ => self.publish(staged, dir, name, RenameFlags::empty()),
+        }
+    }
+
+    /// Whether the whiteout of `name` in `dir` is in the form of a `.wh.` file, beside which
+    /// the name itself is free.
+    pub fn is_file_whiteout(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<bool> {
+        match sys::stat::stat_at(dir, name) {
+            Ok(_) => Ok(false),
+            Err(Errno::NOENT) => Ok(true),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// fsync of an open file of the upper, unless the mount is volatile.
+    pub fn sync(&self, fd: impl AsFd, data_only: bool) -> FsResult<()> {
+        if self.volatile { Ok(()) } else { file::sync(fd, data_only) }
+    }
+
+    fn stage_whiteout(&self, dir: &OwnedFd) -> FsResult<std::ffi::OsString> {
+        let staged = self.work.fresh_name();
+        match self.style {
+            Style::Device => self.link_whiteout(self.work.staging(), &staged)?,
+            _ => {
+                // The kernel looks for whiteouts in this form only below such a mark.
+                if self.namespace.get(Target::fd(dir), Mark::Opaque)?.is_none() {
+                    self.set_mark(Target::fd(dir), Mark::Opaque, b"x")?;
+                }
+                whiteout::make(self.work.staging(), &staged, self.style, self.namespace)?;
+            }
+        }
+        Ok(staged)
+    }
+
+    /// Links a shared whiteout to `dir`/`name`: cheaper than an inode for each.
+    fn link_whiteout(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<()> {
+        let mut shared = self.shared_whiteout.lock();
+        if let Some(from) = shared.as_deref() {
+            match node::link(self.work.staging(), from, dir, name) {
+                // The link count is at its limit: go on with a new one.
+                Err(Errno::MLINK) => {}
+                other => return other,
+            }
+        }
+        let fresh = self.work.fresh_name();
+        whiteout::make(self.work.staging(), &fresh, Style::Device, self.namespace)?;
+        let linked = node::link(self.work.staging(), &fresh, dir, name);
+        *shared = Some(fresh);
+        match linked {
+            // No hard links on this filesystem, or none of devices.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => {
+                whiteout::make(dir, name, Style::Device, self.namespace)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Finds the namespace that takes overlay's xattrs: trusted, else user, else none.
+fn probe_xattrs(work: &Workdir, user_only: bool) -> FsResult<(Namespace, bool)> {
+    let order: &[Namespace] =
+        if user_only { &[Namespace::User] } else { &[Namespace::Trusted, Namespace::User] };
+    for namespace in order {
+        match namespace.set(Target::fd(work.staging()), Mark::Opaque, b"y") {
+            Ok(()) => {
+                namespace.remove(Target::fd(work.staging()), Mark::Opaque)?;
+                return Ok((*namespace, true));
+            }
+            Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok((Namespace::User, false))
+}
+
+/// Makes sure that a rename from staging into the upper works: both must be on one mount.
+fn probe_rename(work: &Workdir, root: &OwnedFd, upper: &Path, path: &Path) -> Result<()> {
+    let name = work.fresh_name();
+    let failed = |errno| match errno {
+        Errno::XDEV => {
+            let reason = format!("{} is not on the mount of upperdir", path.display());
+            Error::option("workdir", reason)
+        }
+        errno => Error::io("write to upperdir", upper, errno),
+    };
+    file::create_at(work.staging(), &name, OFlags::WRONLY, 0o600).map_err(failed)?;
+    let moved = node::link(work.staging(), &name, root, &name);
+    work.discard(&name);
+    match moved {
+        Ok(()) => node::unlink(root, &name).map_err(failed),
+        // A filesystem without hard links: a rename would tell the same, but could be left behind.
+        Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    }
+}

@@ -1,0 +1,129 @@
+//! Staging beside the upper: made here, then published by one rename or link.
+//!
+//! The directory named by `workdir=` holds `work/` (staging, emptied at mount and at the end)
+//! and, once hard links were copied up, `index/`: the layout of kernel overlayfs. Whatever a
+//! crash leaves in `work/` was never visible, so the next mount removes it unseen.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Errno, Error, FsResult, Result};
+use crate::sys::{self, OFlags, OwnedFd, dir, file, node};
+
+const STAGING: &str = "work";
+
+/// The staging directory of one live mount.
+#[derive(Debug)]
+pub struct Workdir {
+    /// The directory that the user named; holds the lock of the mount.
+    base: OwnedFd,
+    /// `work/` in it.
+    staging: OwnedFd,
+    next: AtomicU64,
+}
+
+impl Workdir {
+    /// Takes the workdir at `path` for this mount: locks it, and empties its staging.
+    ///
+    /// # Errors
+    /// Names the path where it is missing or in use by another live mount.
+    pub fn open(path: &Path) -> Result<Workdir> {
+        let failed = |action| move |errno| Error::io(action, path, errno);
+        let root = file::open_root(path).map_err(failed("open workdir"))?;
+        let base = dir::open_dir(&root, OsStr::new(".")).map_err(failed("open workdir"))?;
+        match rustix::fs::flock(&base, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::InUse {
+                    what: format!("workdir {}", path.display()),
+                    by: "another live mount holds it".into(),
+                });
+            }
+            Err(errno) => return Err(Error::io("lock workdir", path, errno)),
+        }
+        let name = OsStr::new(STAGING);
+        match node::make_dir(&base, name, 0o700) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::io("create directory in workdir", path, errno)),
+        }
+        let staging = file::open_at(&base, name, OFlags::PATH | OFlags::DIRECTORY)
+            .map_err(failed("open staging in workdir"))?;
+        let workdir = Workdir { base, staging, next: AtomicU64::new(0) };
+        workdir.empty().map_err(failed("clean workdir"))?;
+        Ok(workdir)
+    }
+
+    /// The staging directory, an `O_PATH` descriptor.
+    pub fn staging(&self) -> &OwnedFd {
+        &self.staging
+    }
+
+    /// The directory that the user named.
+    pub fn base(&self) -> &OwnedFd {
+        &self.base
+    }
+
+    /// A name that nothing in staging has.
+    pub fn fresh_name(&self) -> OsString {
+        OsString::from(format!("#{:x}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Removes whatever a published operation left in staging under `name`. A failure is logged
+    /// and left to the next mount: the operation itself is done.
+    pub fn discard(&self, name: &OsStr) {
+        if let Err(errno) = remove_tree(&self.staging, name) {
+            tracing::warn!(?name, %errno, "cannot remove from workdir; the next mount will");
+        }
+    }
+
+    /// Empties staging.
+    fn empty(&self) -> FsResult<()> {
+        remove_children(&self.staging)
+    }
+
+    /// Empties and removes staging, so that the workdir is left as it was found.
+    pub fn close(&self) -> FsResult<()> {
+        self.empty()?;
+        match node::remove_dir(&self.base, OsStr::new(STAGING)) {
+            Err(Errno::NOENT) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Removes `parent`/`name` with all below it; it is no error if it is not there.
+pub fn remove_tree(parent: impl sys::AsFd, name: &OsStr) -> FsResult<()> {
+    match node::unlink(&parent, name) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    match node::remove_dir(&parent, name) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let fd = file::open_at(&parent, name, OFlags::PATH | OFlags::DIRECTORY)?;
+    remove_children(&fd)?;
+    node::remove_dir(&parent, name)
+}
+
+/// Removes everything in the directory `parent`.
+fn remove_children(parent: impl sys::AsFd) -> FsResult<()> {
+    let readable = dir::open_dir(&parent, OsStr::new("."))?;
+    loop {
+        // Removing while reading may hide entries from getdents, so read until nothing is left.
+        let mut names = Vec::new();
+        dir::read_dir(&readable, |entry| {
+            names.push(entry.name.to_owned());
+            Ok(names.len() < 4096)
+        })?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        for name in names {
+            remove_tree(&parent, &name)?;
+        }
+    }
+}
