@@ -1,1 +1,34 @@
-//! Pure data: digests, references, image configs and manifests.
+//! Pure data of images: digests, references, configs and manifests. Nothing here reads a file.
+//!
+//! Everything is parsed from input that others wrote, so parsing is strict and fails with
+//! [`ParseError`]; whoever read the input says which object it was.
+
+pub mod config;
+pub mod digest;
+pub mod manifest;
+pub mod reference;
+pub mod timestamp;
+
+pub use config::ImageConfig;
+pub use digest::{ChainId, DiffId, Digest, ImageId};
+pub use reference::Reference;
+pub use timestamp::Timestamp;
+
+/// The most layers an image may have. Kernel overlayfs stops at 500 lower layers, so an image
+/// with more could not be mounted by it.
+pub const MAX_LAYERS: usize = 500;
+
+/// Why a text is not what it should be; one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseError(pub String);
+
+impl ParseError {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        ParseError(reason.into())
+    }
+
+    pub(crate) fn json(error: &serde_json::Error) -> Self {
+        ParseError(format!("not valid JSON of its kind: {error}"))
+    }
+}

@@ -13,9 +13,12 @@ pub mod file_handle;
 pub mod fs_uuid;
 pub mod mount;
 pub mod mount_clone;
+pub mod mountinfo;
 pub mod node;
 pub mod process;
+pub mod random;
 pub mod stat;
+pub mod tree;
 pub mod xattr;
 
 pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

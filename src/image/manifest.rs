@@ -1,0 +1,178 @@
+//! Manifests: the OCI index and manifest, docker's schema 2 of both, and the `manifest.json` of
+//! a docker-archive.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Digest, ParseError};
+
+/// The most bytes of a manifest, an index or a config, as registries limit them too.
+pub const MAX_BYTES: u64 = 4 << 20;
+
+/// The annotation of an index entry that holds a tag or a whole reference.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation in which containerd and docker put the whole reference.
+pub const IMAGE_NAME: &str = "io.containerd.image.name";
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// Points to a blob.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What the blob is.
+    #[serde(default)]
+    pub media_type: String,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many bytes it has.
+    pub size: u64,
+    /// What else is said of it.
+    #[serde(default)]
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// What machine it is for, in an index.
+    #[serde(default)]
+    pub platform: Option<Platform>,
+}
+
+/// A kind of machine, in Go's words.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Platform {
+    /// `amd64`, `arm64`.
+    #[serde(default)]
+    pub architecture: String,
+    /// `linux`; `unknown` for an attestation that is no image.
+    #[serde(default)]
+    pub os: String,
+}
+
+impl Platform {
+    /// The machine this program runs on.
+    pub fn host() -> Platform {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "x86" => "386",
+            "powerpc64" => "ppc64le",
+            "loongarch64" => "loong64",
+            other => other,
+        };
+        Platform { architecture: architecture.to_owned(), os: "linux".to_owned() }
+    }
+}
+
+impl Descriptor {
+    /// The annotation `key`.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+/// What a blob of manifests holds.
+#[derive(Debug, Clone)]
+pub enum Document {
+    /// The manifest of one image.
+    Image(Manifest),
+    /// A list of manifests, or of further lists.
+    Index(Index),
+}
+
+/// The manifest of one image.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Manifest {
+    /// The image config.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// A list of manifests.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Index {
+    /// The entries.
+    #[serde(default)]
+    pub manifests: Vec<Descriptor>,
+}
+
+/// The fields by which documents are told apart.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    #[serde(default)]
+    schema_version: u64,
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    config: Option<serde_json::Value>,
+    #[serde(default)]
+    manifests: Option<serde_json::Value>,
+}
+
+impl Document {
+    /// Reads a manifest or an index. A document that could be taken for both is refused, and so
+    /// is one that says to be something else than `expected`, the media type of its descriptor
+    /// (empty where there is none): what was checked must be what is used (CVE-2021-41190).
+    ///
+    /// # Errors
+    /// [`ParseError`] for anything else, docker's schema 1 included.
+    pub fn parse(bytes: &[u8], expected: &str) -> Result<Document, ParseError> {
+        let header: Header = serde_json::from_slice(bytes).map_err(|e| ParseError::json(&e))?;
+        if header.schema_version != 2 {
+            let version = header.schema_version;
+            return Err(ParseError::new(format!("schema version {version}; only 2 is supported")));
+        }
+        if let Some(own) = &header.media_type
+            && !expected.is_empty()
+            && own != expected
+        {
+            return Err(ParseError::new(format!("media type {own:?}, promised {expected:?}")));
+        }
+        let kind = header.media_type.as_deref().unwrap_or(expected);
+        match (header.config.is_some(), header.manifests.is_some(), kind) {
+            (true, false, "" | OCI_MANIFEST | DOCKER_MANIFEST) => {
+                serde_json::from_slice(bytes).map(Document::Image).map_err(|e| ParseError::json(&e))
+            }
+            (false, true, "" | OCI_INDEX | DOCKER_INDEX) => {
+                serde_json::from_slice(bytes).map(Document::Index).map_err(|e| ParseError::json(&e))
+            }
+            _ => Err(ParseError::new(format!("neither an image manifest nor an index ({kind})"))),
+        }
+    }
+}
+
+impl Manifest {
+    /// Whether it describes a container image, not some other artifact in the same clothes.
+    pub fn is_image(&self) -> bool {
+        matches!(self.config.media_type.as_str(), "" | OCI_CONFIG | DOCKER_CONFIG)
+    }
+}
+
+/// One image of a docker-archive's `manifest.json`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ArchiveEntry {
+    /// The name of the config in the archive.
+    pub config: String,
+    /// References of the image.
+    #[serde(default)]
+    pub repo_tags: Option<Vec<String>>,
+    /// The names of the layers in the archive, lowest first.
+    #[serde(default)]
+    pub layers: Option<Vec<String>>,
+}
+
+impl ArchiveEntry {
+    /// Reads a docker-archive's `manifest.json`.
+    ///
+    /// # Errors
+    /// [`ParseError`] where it is not one.
+    pub fn parse_all(bytes: &[u8]) -> Result<Vec<ArchiveEntry>, ParseError> {
+        serde_json::from_slice(bytes).map_err(|e| ParseError::json(&e))
+    }
+}

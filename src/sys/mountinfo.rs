@@ -1,0 +1,70 @@
+//! What is mounted where, in this process's mount namespace (proc_pid_mountinfo(5)).
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use crate::error::{FsResult, errno_of};
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// Where it is mounted.
+    pub path: PathBuf,
+    /// The filesystem type, `fuse.NAME` for a FUSE one with a subtype.
+    pub kind: OsString,
+    /// The source that it was mounted with.
+    pub source: OsString,
+}
+
+/// All mounts, in the order in which they were made.
+pub fn read() -> FsResult<Vec<MountPoint>> {
+    let table = std::fs::read("/proc/self/mountinfo").map_err(|error| errno_of(&error))?;
+    Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
+}
+
+/// Reads one line: `id parent major:minor root PATH options [tags] - KIND SOURCE options`.
+fn parse(line: &[u8]) -> Option<MountPoint> {
+    let mut fields = line.split(|b| *b == b' ');
+    let path = fields.by_ref().nth(4)?;
+    fields.by_ref().find(|field| *field == b"-")?;
+    let (kind, source) = (fields.next()?, fields.next()?);
+    Some(MountPoint {
+        path: PathBuf::from(OsString::from_vec(unescape(path))),
+        kind: OsString::from_vec(unescape(kind)),
+        source: OsString::from_vec(unescape(source)),
+    })
+}
+
+/// Space, tab, newline and backslash stand as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        match after {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] if *first == b'\\' => {
+                plain.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = tail;
+            }
+            _ => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read() {
+        let line = b"36 35 98:0 / /mnt/a\\040b\\134 rw,noatime shared:1 master:2 - fuse.x src rw";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.path, PathBuf::from("/mnt/a b\\"));
+        assert_eq!((mount.kind, mount.source), ("fuse.x".into(), "src".into()));
+        assert_eq!(parse(b"36 35"), None);
+    }
+}
