@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, XattrFlags};
@@ -30,7 +30,7 @@ pub(crate) fn build_layer(root: &Path, layer: &LayerSpec) {
 
 fn make(root: &Path, entry: &EntrySpec) {
     let path = root.join(&entry.path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    ensure_dir(path.parent().unwrap());
     match &entry.what {
         What::Dir => ensure_dir(&path),
         What::Opaque => {
@@ -55,11 +55,14 @@ fn make(root: &Path, entry: &EntrySpec) {
     }
 }
 
-/// The root of a layer (the path "." or "") is there already, and so may be a parent.
+/// Makes a directory and its parents where they are missing, with mode 0755 whatever the umask.
 fn ensure_dir(path: &Path) {
-    if !path.is_dir() {
-        fs::create_dir(path).unwrap();
+    if path.is_dir() {
+        return;
     }
+    ensure_dir(path.parent().unwrap());
+    fs::create_dir(path).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn node(path: &Path, kind: FileType, major: u32, minor: u32) {

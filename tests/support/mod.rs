@@ -18,7 +18,7 @@ mod scene;
 mod snapshot;
 mod spec;
 
-pub(crate) use build::build_layer;
+pub(crate) use build::{DEFAULT_MTIME, build_layer, set_mtime};
 pub(crate) use compare::{Policy, assert_same, differences};
 pub(crate) use mounted::{Driver, MountedOverlay, Options};
 pub(crate) use require::require;

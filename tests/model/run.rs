@@ -1,0 +1,172 @@
+//! Running random cases, with a seed that replays the one that fails.
+
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::Subject;
+use super::generate::{self, Breadth};
+use super::merge;
+use super::op::{Data, Op, Outcome};
+use super::rng::Rng;
+use super::tree::Model;
+use crate::support::{Policy, SceneSpec, What, differences};
+
+/// How much to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// No new case begins after this time.
+    time: Duration,
+    /// Operations of one case.
+    operations: usize,
+    first_seed: u64,
+    /// One case alone, as `PLYFS_MODEL_SEED` names it.
+    replay: bool,
+}
+
+impl Effort {
+    /// `PLYFS_MODEL_SECONDS` (`seconds` without it), `PLYFS_MODEL_OPS` (200) and
+    /// `PLYFS_MODEL_SEED` (one case; without it a new one at each run).
+    pub(crate) fn from_env(seconds: u64) -> Effort {
+        let number = |name: &str| {
+            let text = std::env::var(name).ok()?;
+            let digits = text.strip_prefix("0x");
+            let number = digits.map_or_else(|| text.parse(), |hex| u64::from_str_radix(hex, 16));
+            Some(number.unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+        };
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        let seed = number("PLYFS_MODEL_SEED");
+        Effort {
+            time: Duration::from_secs(number("PLYFS_MODEL_SECONDS").unwrap_or(seconds)),
+            operations: number("PLYFS_MODEL_OPS").unwrap_or(200) as usize,
+            first_seed: seed.unwrap_or_else(|| Rng::new(now).next()),
+            replay: seed.is_some(),
+        }
+    }
+}
+
+/// Between looks at the whole tree.
+const LOOK_EVERY: usize = 25;
+
+/// Runs cases until the time is over; `case` is given each one's stack and a closure's worth of
+/// work on the subject that it makes of it.
+pub(crate) fn cases(
+    effort: Effort,
+    breadth: Breadth,
+    case: impl Fn(&SceneSpec, &mut dyn FnMut(&mut dyn Subject)),
+) {
+    let start = Instant::now();
+    let mut seeds = Rng::new(effort.first_seed);
+    let mut seed = effort.first_seed;
+    let mut count = 0;
+    loop {
+        let scene = generate::scene(&mut Rng::new(seed), breadth);
+        case(&scene, &mut |subject| one_case(seed, &scene, effort.operations, subject));
+        count += 1;
+        if effort.replay || start.elapsed() >= effort.time {
+            break;
+        }
+        seed = seeds.next();
+    }
+    println!("{count} cases of {} operations", effort.operations);
+}
+
+fn one_case(seed: u64, scene: &SceneSpec, operations: usize, subject: &mut dyn Subject) {
+    let mut run = Run { seed, scene, model: merge::merged(scene), log: Vec::new() };
+    // The operations have a generator of their own, so that a change of one does not move both.
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    run.look(subject);
+    for number in 1..=operations {
+        if rng.chance(1) {
+            run.log.push("remount".to_owned());
+            subject.remount();
+            run.model.held.clear();
+            run.look(subject);
+        }
+        let op = generate::operation(&mut rng, &run.model);
+        run.step(&op, subject);
+        if number % LOOK_EVERY == 0 {
+            run.look(subject);
+        }
+    }
+    subject.remount();
+    run.model.held.clear();
+    run.look(subject);
+}
+
+struct Run<'a> {
+    seed: u64,
+    scene: &'a SceneSpec,
+    model: Model,
+    log: Vec<String>,
+}
+
+impl Run<'_> {
+    fn step(&mut self, op: &Op, subject: &mut dyn Subject) {
+        let expected = self.model.apply(op);
+        let observed = subject.apply(op);
+        self.log.push(format!("{op:?} -> {}", shown(&expected)));
+        let fits = match (&expected, &observed) {
+            (Ok(model), Ok(seen)) => model.allows(seen),
+            (model, seen) => model == seen,
+        };
+        if !fits {
+            let (expected, observed) = (shown(&expected), shown(&observed));
+            self.fail(subject, &format!("the model says {expected}\nit is    {observed}"));
+        }
+    }
+
+    fn look(&mut self, subject: &mut dyn Subject) {
+        let observed = subject.snapshot();
+        let expected = self.model.expected(&observed);
+        let found = differences("the model", &expected, "it", &observed, Policy::SAME_TREE);
+        if !found.is_empty() {
+            self.fail(subject, &found[..found.len().min(20)].join("\n"));
+        }
+    }
+
+    fn fail(&self, subject: &dyn Subject, difference: &str) -> ! {
+        let tail = self.log.len().saturating_sub(12);
+        let history = self.log[tail..].join("\n  ");
+        panic!(
+            "{} differs from the model after {} operations; replay with\n\
+             PLYFS_MODEL_SEED={:#018x} PLYFS_MODEL_OPS={}\n{difference}\nthe last operations:\n  {history}\n\
+             the layers: {:#?}",
+            subject.name(),
+            self.log.len(),
+            self.seed,
+            self.log.len(),
+            Brief(self.scene),
+        );
+    }
+}
+
+fn shown(answer: &Result<Outcome, Errno>) -> String {
+    match answer {
+        Ok(outcome) => format!("{outcome:?}"),
+        Err(errno) => errno.to_string(),
+    }
+}
+
+/// A stack without the content of its files.
+struct Brief<'a>(&'a SceneSpec);
+
+impl std::fmt::Debug for Brief<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (layer, name) in std::iter::once(&self.0.upper)
+            .chain(&self.0.lowers)
+            .zip(["upper"].into_iter().chain(std::iter::repeat("lower")))
+        {
+            writeln!(f, "[{name}]")?;
+            for entry in &layer.entries {
+                match &entry.what {
+                    What::File(content) => {
+                        writeln!(f, "  {:?} File {:?}", entry.path, Data(content.clone()))?;
+                    }
+                    other => writeln!(f, "  {:?} {other:?}", entry.path)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! Random operations on real trees, against the model: a plain directory and the kernel's
+//! overlayfs show that the model is right, PlyFS that it is.
+
+mod model;
+mod support;
+
+use model::generate::Breadth;
+use model::mountpoint::{Mountpoint, Tree};
+use model::run::{Effort, cases};
+use support::{Driver, Options, Scene, require};
+
+/// The kernel lists a whiteout that has nothing to hide where a directory exists in one layer.
+const AS_THE_KERNEL_CAN: Breadth = Breadth { plain: false, stray_whiteouts: false };
+
+#[test]
+fn the_model_agrees_with_a_plain_directory() {
+    if !require("root") {
+        return;
+    }
+    let breadth = Breadth { plain: true, stray_whiteouts: false };
+    cases(Effort::from_env(4), breadth, |spec, run| {
+        let scene = Scene::from_spec(spec);
+        run(&mut Tree::new(&scene.upper));
+    });
+}
+
+#[test]
+fn the_model_agrees_with_overlayfs() {
+    if !require("root") || !require("overlayfs") {
+        return;
+    }
+    cases(Effort::from_env(8), AS_THE_KERNEL_CAN, |spec, run| {
+        let scene = Scene::from_spec(spec);
+        run(&mut Mountpoint::new(scene.mount_by(Driver::Kernel, &Options::default())));
+    });
+}
+
+#[test]
+fn plyfs_agrees_with_the_model() {
+    if !require("root") || !require("fuse") {
+        return;
+    }
+    cases(Effort::from_env(12), Breadth { plain: false, stray_whiteouts: true }, |spec, run| {
+        let scene = Scene::from_spec(spec);
+        run(&mut Mountpoint::new(scene.mount_by(Driver::Plyfs, &Options::default())));
+    });
+}
