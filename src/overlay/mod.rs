@@ -1,1 +1,3 @@
 //! The merged filesystem; no fuse types, testable without a mount.
+
+pub mod options;

@@ -1,8 +1,100 @@
 //! Processes: umask, limits, going to the background.
 
-use rustix::fs::Mode;
+#![expect(unsafe_code, reason = "fork and dup2 onto the standard descriptors have no safe wrapper")]
+
+use std::os::fd::AsRawFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions};
+
+use super::OwnedFd;
+use super::file_handle::last_errno;
+use crate::error::{Errno, FsResult};
 
 /// Clears this process's umask, so that the modes that clients ask for are the modes they get.
 pub fn clear_umask() {
     rustix::process::umask(Mode::empty());
+}
+
+/// Raises the limit of open files as far as this process may.
+pub fn raise_open_files() -> FsResult<()> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(Resource::Nofile, raised)
+}
+
+/// Whether this process acts as root of the initial user namespace, as far as it can tell: some
+/// of root's rights may be missing still.
+pub fn is_initial_root() -> bool {
+    let all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    rustix::process::geteuid().is_root()
+        && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
+}
+
+/// Which side of a [`fork`] this is.
+#[derive(Debug)]
+pub enum Side {
+    /// The process that called, and its new child.
+    Parent(Child),
+    /// The new process.
+    Child,
+}
+
+/// A child of this process.
+#[derive(Debug)]
+pub struct Child(Pid);
+
+impl Child {
+    /// Waits until it ends; its exit code, or `None` where a signal ended it.
+    pub fn wait(self) -> FsResult<Option<i32>> {
+        loop {
+            match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
+                Ok(Some((_, status))) => return Ok(status.exit_status()),
+                Ok(None) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+/// Doubles this process, which must not have other threads: they would be missing in the child
+/// with whatever locks they hold.
+///
+/// # Errors
+/// `EBUSY` where there are other threads.
+pub fn fork() -> FsResult<Side> {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+        return Err(Errno::BUSY);
+    }
+    // SAFETY: there is one thread only, so that the child's memory is as consistent as ours.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => Ok(Side::Child),
+        pid => Pid::from_raw(pid).map(|pid| Side::Parent(Child(pid))).ok_or(Errno::CHILD),
+    }
+}
+
+/// Leaves the caller's session, working directory and standard streams: nothing that waits for
+/// the end of one of them waits for this process any more.
+pub fn detach() -> FsResult<()> {
+    // Fails only for the leader of a process group, which a fresh child is not; one that is
+    // has a session of its own already or wants to stay in the one it leads.
+    if let Err(errno) = rustix::process::setsid()
+        && errno != Errno::PERM
+    {
+        return Err(errno);
+    }
+    rustix::process::chdir("/")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    for standard in 0..=2 {
+        replace(&null, standard)?;
+    }
+    Ok(())
+}
+
+fn replace(with: &OwnedFd, standard: i32) -> FsResult<()> {
+    // SAFETY: only the standard streams are replaced; the standard library expects no more of
+    // them than that they are open.
+    let result = unsafe { libc::dup2(with.as_raw_fd(), standard) };
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
