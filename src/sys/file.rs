@@ -84,6 +84,20 @@ pub fn write_at(fd: impl AsFd, data: &[u8], offset: u64) -> FsResult<usize> {
     Ok(done)
 }
 
+/// Writes all of `data` at `offset`.
+pub fn write_all_at(fd: impl AsFd, data: &[u8], offset: u64) -> FsResult<()> {
+    let fd = fd.as_fd();
+    let mut done = 0;
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+        // After a short write the next one meets the error that cut it.
+        match write_at(fd, rest, offset + done as u64)? {
+            0 => return Err(Errno::IO),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
 /// Sets the length of a file open for writing.
 pub fn truncate(fd: impl AsFd, size: u64) -> FsResult<()> {
     fault::step()?;

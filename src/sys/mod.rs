@@ -4,6 +4,7 @@
 //! last component, unless its name says so. Each mutating call passes [`fault::step`] first, so
 //! that tests can fail, or stop the process at, the k-th one.
 
+pub mod beneath;
 pub mod copy;
 pub mod creds;
 pub mod dir;

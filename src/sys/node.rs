@@ -91,6 +91,12 @@ pub fn set_mode(fd: impl AsFd, mode: u32) -> FsResult<()> {
     rustix::fs::chmod(file::proc_path(&fd).as_str(), Mode::from_raw_mode(mode & 0o7777))
 }
 
+/// Changes the permission bits of an open file; unlike [`set_mode`] without a path lookup.
+pub fn set_open_mode(fd: impl AsFd, mode: u32) -> FsResult<()> {
+    fault::step()?;
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777))
+}
+
 /// Changes access and modification time; a symlink's own. With an empty name those of `dir`.
 pub fn set_times(dir: impl AsFd, name: &OsStr, times: &Timestamps) -> FsResult<()> {
     fault::step()?;

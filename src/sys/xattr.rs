@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::XattrFlags;
+pub use rustix::fs::XattrFlags;
 
 use super::{AsFd, BorrowedFd, fault, file};
 use crate::error::{Errno, FsResult};

@@ -1,0 +1,307 @@
+//! A directory that nothing unpacked into it leaves: finding parents, implied parents, removal.
+//!
+//! Every path of an archive is resolved by the kernel with this directory as its root, and only
+//! its last component is then created, linked or removed, relative to the parent's descriptor.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::attributes::Attributes;
+use super::marks::Marks;
+use super::oci_whiteout::{Meaning, meaning};
+use crate::error::{Errno, Error, FsResult, Result};
+use crate::sys::stat::{Stat, Time, stat_at, stat_fd};
+use crate::sys::{OFlags, OwnedFd, beneath, dir, file, node};
+
+/// The directory, and what is still to be done in it.
+#[derive(Debug)]
+pub(crate) struct Contained {
+    root: OwnedFd,
+    path: PathBuf,
+    marks: Marks,
+    /// The parent of the entry before: most entries have the same one.
+    last: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// Directories by inode number: their modes and times are set last, because a directory may
+    /// be read-only and each name made in it changes its time.
+    directories: HashMap<u64, Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    path: Vec<u8>,
+    attributes: Attributes,
+}
+
+/// An archive's path, checked: its parent's components joined by `/`, and its last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place<'a> {
+    pub(crate) parent: &'a [u8],
+    pub(crate) name: &'a OsStr,
+}
+
+/// `path` without leading, doubled and trailing slashes and `.` components.
+///
+/// # Errors
+/// Why no entry may have that path, in words.
+pub(crate) fn normalize(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let mut normal = Vec::with_capacity(path.len());
+    for component in path.split(|b| *b == b'/') {
+        match component {
+            b"" | b"." => continue,
+            b".." => return Err("a path with `..`"),
+            _ if component.contains(&0) => return Err("a path with a NUL byte"),
+            _ => {}
+        }
+        if !normal.is_empty() {
+            normal.push(b'/');
+        }
+        normal.extend_from_slice(component);
+    }
+    Ok(normal)
+}
+
+/// Parent and name of a normal path; `None` for the empty one, the root.
+pub(crate) fn split(normal: &[u8]) -> Option<Place<'_>> {
+    if normal.is_empty() {
+        return None;
+    }
+    let (parent, name) = match normal.iter().rposition(|b| *b == b'/') {
+        Some(slash) => (normal.get(..slash)?, normal.get(slash + 1..)?),
+        None => (&b""[..], normal),
+    };
+    Some(Place { parent, name: OsStr::from_bytes(name) })
+}
+
+/// What the components of `parent` say of everything below them: `Some(Bookkeeping)` where it
+/// is to be skipped.
+///
+/// # Errors
+/// Why nothing may lie below them, in words.
+pub(crate) fn parent_meaning(parent: &[u8]) -> Result<Meaning<'_>, &'static str> {
+    for component in parent.split(|b| *b == b'/') {
+        match meaning(component)? {
+            Meaning::File => {}
+            Meaning::Bookkeeping => return Ok(Meaning::Bookkeeping),
+            Meaning::Whiteout(_) | Meaning::Opaque => return Err("a path through a whiteout"),
+        }
+    }
+    Ok(Meaning::File)
+}
+
+impl Contained {
+    /// Opens the directory `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let root = file::open_root(path).map_err(|e| Error::io("open directory", path, e))?;
+        let marks = Marks::probe(&root).map_err(|e| Error::io("probe whiteouts in", path, e))?;
+        let path = path.to_path_buf();
+        Ok(Contained { root, path, marks, last: None, directories: HashMap::new() })
+    }
+
+    /// The error of a failed system call on the archive's path `name`.
+    pub(crate) fn failed(&self, action: &'static str, name: &[u8], errno: Errno) -> Error {
+        Error::io(action, self.path.join(OsStr::from_bytes(name)), errno)
+    }
+
+    /// The directory at the normal path `parent`, made with all above it where it is missing;
+    /// a made one gets `time` and ordinary attributes unless an entry of its own follows.
+    pub(crate) fn parent(&mut self, parent: &[u8], time: Time) -> Result<Rc<OwnedFd>> {
+        if let Some((path, fd)) = &self.last
+            && path == parent
+        {
+            return Ok(Rc::clone(fd));
+        }
+        let fd = match self.open_directory(parent) {
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(parent, time)?,
+            other => other.map_err(|e| self.failed("open directory", parent, e))?,
+        };
+        let fd = Rc::new(fd);
+        self.last = Some((parent.to_vec(), Rc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// The directory at the normal path `path`, through symlinks, inside the root.
+    pub(crate) fn open_directory(&self, path: &[u8]) -> FsResult<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        beneath::open_in_root(&self.root, OsStr::from_bytes(path), flags)
+    }
+
+    fn make_parents(&mut self, parent: &[u8], time: Time) -> Result<OwnedFd> {
+        let mut fd = self.open_directory(b"").map_err(|e| self.failed("open", b"", e))?;
+        let ends = parent.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+        for end in ends.chain([parent.len()]).collect::<Vec<_>>() {
+            let path = parent.get(..end).unwrap_or(parent);
+            fd = match self.open_directory(path) {
+                Err(Errno::NOENT | Errno::NOTDIR) => {
+                    let Some(place) = split(path) else { return Ok(fd) };
+                    self.make_implied(&fd, place.name, path, time)?
+                }
+                other => other.map_err(|e| self.failed("open directory", path, e))?,
+            };
+        }
+        Ok(fd)
+    }
+
+    fn make_implied(
+        &mut self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        path: &[u8],
+        time: Time,
+    ) -> Result<OwnedFd> {
+        match stat_at(dir, name) {
+            Ok(stat) if self.is_whiteout(dir, name, &stat, path)? => {}
+            Ok(_) => return Err(self.failed("open directory", path, Errno::NOTDIR)),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(self.failed("stat", path, errno)),
+        }
+        self.make_directory(dir, name, path, Attributes::of_implied_directory(time))?;
+        file::open_path_at(dir, name).map_err(|e| self.failed("open", path, e))
+    }
+
+    /// Makes the directory `dir`/`name`, or keeps the one that is there; `attributes` are set
+    /// by [`Contained::finish`]. It replaces any other file; over a whiteout of the same layer
+    /// it becomes opaque, because what is hidden below stays hidden.
+    pub(crate) fn make_directory(
+        &mut self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        path: &[u8],
+        attributes: Attributes,
+    ) -> Result<()> {
+        let made = node::make_dir(dir, name, 0o700);
+        if made == Err(Errno::EXIST) {
+            self.replace_by_directory(dir, name, path)?;
+        } else {
+            made.map_err(|e| self.failed("create directory", path, e))?;
+            if self.marks.lift(dir, name).map_err(|e| self.failed("remove whiteout", path, e))? {
+                self.make_opaque(dir, name, path)?;
+            }
+        }
+        let stat = stat_at(dir, name).map_err(|e| self.failed("stat", path, e))?;
+        self.directories.insert(stat.ino, Pending { path: path.to_vec(), attributes });
+        Ok(())
+    }
+
+    fn replace_by_directory(&mut self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
+        let stat = stat_at(dir, name).map_err(|e| self.failed("stat", path, e))?;
+        if stat.is_dir() {
+            return Ok(());
+        }
+        let was_hidden = self.is_whiteout(dir, name, &stat, path)?;
+        self.remove(dir, name, path)?;
+        node::make_dir(dir, name, 0o700).map_err(|e| self.failed("create directory", path, e))?;
+        if was_hidden {
+            self.make_opaque(dir, name, path)?;
+        }
+        Ok(())
+    }
+
+    fn is_whiteout(&self, dir: &OwnedFd, name: &OsStr, stat: &Stat, path: &[u8]) -> Result<bool> {
+        self.marks.is_whiteout(dir, name, stat).map_err(|e| self.failed("stat", path, e))
+    }
+
+    /// The file `dir`/`name`; `None` where there is none, or a whiteout.
+    pub(crate) fn file_at(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<Option<Stat>> {
+        match stat_at(dir, name) {
+            Ok(stat) if self.marks.is_whiteout(dir, name, &stat)? => Ok(None),
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Hides what the layers below have in the directory `dir`/`name`.
+    pub(crate) fn make_opaque(&self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
+        let make = || self.marks.make_opaque(&file::open_path_at(dir, name)?);
+        make().map_err(|e| self.failed("make opaque", path, e))
+    }
+
+    /// Hides `name` of the layers below, and nothing of this layer: a directory of that name
+    /// becomes opaque, any other file hides what is below by itself.
+    pub(crate) fn hide(&self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
+        match stat_at(dir, name) {
+            Ok(stat) if stat.is_dir() => self.make_opaque(dir, name, path),
+            Ok(_) => Ok(()),
+            Err(Errno::NOENT) => {
+                self.marks.hide(dir, name).map_err(|e| self.failed("create whiteout", path, e))
+            }
+            Err(errno) => Err(self.failed("stat", path, errno)),
+        }
+    }
+
+    /// Removes `dir`/`name` whatever it is, with everything below it.
+    pub(crate) fn remove(&mut self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
+        match node::unlink(dir, name) {
+            Err(Errno::ISDIR) => {}
+            other => return other.map_err(|e| self.failed("remove", path, e)),
+        }
+        // The parent that is remembered may be among what goes.
+        self.last = None;
+        self.remove_tree(dir, name).map_err(|e| self.failed("remove directory", path, e))
+    }
+
+    /// Works without recursion: an archive can nest directories deeper than the stack.
+    fn remove_tree(&mut self, dir: &OwnedFd, name: &OsStr) -> FsResult<()> {
+        let mut open = vec![Open::directory(dir, name)?];
+        while let Some(current) = open.last_mut() {
+            let Some(child) = current.names.pop() else {
+                let Some(emptied) = open.pop() else { break };
+                self.directories.remove(&stat_fd(&emptied.fd)?.ino);
+                let above = open.last().map_or(dir, |above| &above.fd);
+                node::remove_dir(above, &emptied.name)?;
+                continue;
+            };
+            match node::unlink(&current.fd, &child) {
+                Ok(()) => {}
+                Err(Errno::ISDIR) => {
+                    let below = Open::directory(&current.fd, &child)?;
+                    open.push(below);
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the attributes of the root by [`Contained::finish`].
+    pub(crate) fn root_attributes(&mut self, attributes: Attributes) -> Result<()> {
+        let stat = stat_fd(&self.root).map_err(|e| self.failed("stat", b"", e))?;
+        self.directories.insert(stat.ino, Pending { path: Vec::new(), attributes });
+        Ok(())
+    }
+
+    /// Sets the attributes of all directories, deepest first: a parent's may forbid to go in.
+    pub(crate) fn finish(&mut self, privileged: bool) -> Result<()> {
+        let mut directories: Vec<Pending> =
+            std::mem::take(&mut self.directories).into_values().collect();
+        let depth = |path: &[u8]| path.iter().filter(|b| **b == b'/').count();
+        directories.sort_by_cached_key(|d| std::cmp::Reverse((depth(&d.path), d.path.clone())));
+        for Pending { path, attributes } in directories {
+            let set = || attributes.set_on_directory(&self.open_directory(&path)?, privileged);
+            set().map_err(|e| self.failed("set attributes of", &path, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// A directory being emptied.
+struct Open {
+    fd: OwnedFd,
+    name: OsString,
+    names: Vec<OsString>,
+}
+
+impl Open {
+    fn directory(above: &OwnedFd, name: &OsStr) -> FsResult<Self> {
+        let fd = dir::open_dir(above, name)?;
+        let mut names = Vec::new();
+        dir::read_dir(&fd, |entry| {
+            names.push(entry.name.to_owned());
+            Ok(true)
+        })?;
+        Ok(Open { fd, name: name.to_owned(), names })
+    }
+}

@@ -1,0 +1,99 @@
+//! Whiteouts and opaque directories in the layer that is being unpacked, in the best form that
+//! its filesystem and this process's rights allow.
+
+use std::ffi::OsStr;
+
+use crate::error::{Errno, FsResult};
+use crate::layer::Namespace;
+use crate::layer::whiteout::{self, OPAQUE_FILE, Style};
+use crate::layer::xattrs::Mark;
+use crate::sys::stat::{Stat, stat_at};
+use crate::sys::xattr::Target;
+use crate::sys::{AsFd, OFlags, OwnedFd, dir, file, node};
+
+/// How the layer is marked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marks {
+    style: Style,
+    namespace: Namespace,
+}
+
+impl Marks {
+    /// Finds out by trying in `root`.
+    pub(crate) fn probe(root: &OwnedFd) -> FsResult<Self> {
+        let trial = Namespace::Trusted.set(Target::fd(root), Mark::Impure, b"y");
+        let namespace = match trial {
+            Ok(()) => {
+                Namespace::Trusted.remove(Target::fd(root), Mark::Impure)?;
+                Namespace::Trusted
+            }
+            Err(Errno::PERM | Errno::OPNOTSUPP) => Namespace::User,
+            Err(errno) => return Err(errno),
+        };
+        Ok(Marks { style: whiteout::probe_style(root, namespace)?, namespace })
+    }
+
+    /// Whether `dir`/`name` is a whiteout that was made here.
+    pub(crate) fn is_whiteout(&self, dir: impl AsFd, name: &OsStr, stat: &Stat) -> FsResult<bool> {
+        whiteout::is_whiteout(dir, name, stat, self.style == Style::Xattr)
+    }
+
+    /// Hides `name`, which `dir` does not have, in the layers below.
+    pub(crate) fn hide(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<()> {
+        if self.style == Style::Xattr {
+            match self.namespace.get(Target::fd(dir), Mark::Opaque)?.as_deref() {
+                // Nothing is visible through an opaque directory; and what its mark says leaves
+                // no room for saying that xattr whiteouts are inside.
+                Some(b"y") => return Ok(()),
+                Some(b"x") => {}
+                _ => self.namespace.set(Target::fd(dir), Mark::Opaque, b"x")?,
+            }
+        }
+        match whiteout::make(dir, name, self.style, self.namespace) {
+            Err(Errno::EXIST) if self.style == Style::File => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes the whiteout of `name` that stands in `dir` as a file of another name; returns
+    /// whether there was one.
+    pub(crate) fn lift(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<bool> {
+        let beside = whiteout::file_name(name).filter(|_| self.style == Style::File);
+        let Some(beside) = beside else { return Ok(false) };
+        match node::unlink(dir, &beside) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Hides everything that the layers below have in `dir`.
+    pub(crate) fn make_opaque(&self, dir: &OwnedFd) -> FsResult<()> {
+        if self.style == Style::Xattr {
+            self.remove_whiteouts(dir)?;
+        }
+        match self.namespace.set(Target::fd(dir), Mark::Opaque, b"y") {
+            Err(Errno::OPNOTSUPP) => {}
+            other => return other,
+        }
+        match file::create_at(dir, OsStr::new(OPAQUE_FILE), OFlags::WRONLY, 0o000) {
+            Ok(_) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// See [`Marks::hide`] for why there must be none in an opaque directory.
+    fn remove_whiteouts(&self, dir: &OwnedFd) -> FsResult<()> {
+        let mut names = Vec::new();
+        dir::read_dir(dir::open_dir(dir, OsStr::new("."))?, |entry| {
+            names.push(entry.name.to_owned());
+            Ok(true)
+        })?;
+        for name in names {
+            if self.is_whiteout(dir, &name, &stat_at(dir, &name)?)? {
+                node::unlink(dir, &name)?;
+            }
+        }
+        Ok(())
+    }
+}
