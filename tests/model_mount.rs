@@ -9,18 +9,17 @@ use model::mountpoint::{Mountpoint, Tree};
 use model::run::{Effort, cases};
 use support::{Driver, Options, Scene, require};
 
-/// The kernel lists a whiteout that has nothing to hide where a directory exists in one layer.
-const AS_THE_KERNEL_CAN: Breadth = Breadth { plain: false, stray_whiteouts: false };
+const AS_THE_KERNEL_CAN: Breadth = Breadth { plain: false, beyond_the_kernel: false };
 
 #[test]
 fn the_model_agrees_with_a_plain_directory() {
     if !require("root") {
         return;
     }
-    let breadth = Breadth { plain: true, stray_whiteouts: false };
+    let breadth = Breadth { plain: true, beyond_the_kernel: false };
     cases(Effort::from_env(4), breadth, |spec, run| {
         let scene = Scene::from_spec(spec);
-        run(&mut Tree::new(&scene.upper));
+        run(&mut Tree::new(&scene.upper))
     });
 }
 
@@ -31,7 +30,7 @@ fn the_model_agrees_with_overlayfs() {
     }
     cases(Effort::from_env(8), AS_THE_KERNEL_CAN, |spec, run| {
         let scene = Scene::from_spec(spec);
-        run(&mut Mountpoint::new(scene.mount_by(Driver::Kernel, &Options::default())));
+        run(&mut Mountpoint::new(scene.mount_by(Driver::Kernel, &Options::default())))
     });
 }
 
@@ -40,8 +39,8 @@ fn plyfs_agrees_with_the_model() {
     if !require("root") || !require("fuse") {
         return;
     }
-    cases(Effort::from_env(12), Breadth { plain: false, stray_whiteouts: true }, |spec, run| {
+    cases(Effort::from_env(12), Breadth { plain: false, beyond_the_kernel: true }, |spec, run| {
         let scene = Scene::from_spec(spec);
-        run(&mut Mountpoint::new(scene.mount_by(Driver::Plyfs, &Options::default())));
+        run(&mut Mountpoint::new(scene.mount_by(Driver::Plyfs, &Options::default())))
     });
 }

@@ -25,8 +25,10 @@ const DEPTH: usize = 4;
 pub(crate) struct Breadth {
     /// One layer alone that hides nothing, as a plain directory can hold it.
     pub(crate) plain: bool,
-    /// Whiteouts of names that no layer below has.
-    pub(crate) stray_whiteouts: bool,
+    /// What overlayfs is known to get wrong: it lists a whiteout that hides nothing where a
+    /// directory exists in one layer alone, gives EEXIST to fchmod of a file that had several names
+    /// in a lower layer and has lost the last, and shows one link of a lower file that has none.
+    pub(crate) beyond_the_kernel: bool,
 }
 
 /// A stack of one to four lowers and an upper that is often empty.
@@ -93,7 +95,7 @@ fn layer_entry(
     let opaque_above = path.ancestors().skip(1).any(|p| matches!(made.get(p), Some(What::Opaque)));
     let below = view.walk(path).ok().filter(|_| !opaque_above);
     if rng.chance(if below.is_some() { 25 } else { 3 })
-        && (below.is_some() || breadth.stray_whiteouts)
+        && (below.is_some() || breadth.beyond_the_kernel)
     {
         return What::Whiteout;
     }
@@ -141,13 +143,14 @@ fn time(rng: &mut Rng) -> Time {
 #[derive(Debug)]
 pub(crate) struct Chooser<'a> {
     rng: &'a mut Rng,
+    breadth: Breadth,
     paths: Vec<(PathBuf, Ino)>,
     model: &'a Model,
 }
 
 /// The next operation: mostly one that makes sense.
-pub(crate) fn operation(rng: &mut Rng, model: &Model) -> Op {
-    let mut chooser = Chooser { rng, paths: model.paths(), model };
+pub(crate) fn operation(rng: &mut Rng, model: &Model, breadth: Breadth) -> Op {
+    let mut chooser = Chooser { rng, breadth, paths: model.paths(), model };
     loop {
         let op = chooser.any();
         if !chooser.is_pointless(&op) {
@@ -249,8 +252,9 @@ impl Chooser<'_> {
                 Op::HeldWrite { slot, offset, data }
             }
             7 => Op::HeldTruncate { slot, size: self.size() },
-            8 | 9 => Op::HeldStat { slot },
-            10 => Op::HeldChmod { slot, mode: self.mode() },
+            8 | 9 if self.breadth.beyond_the_kernel => Op::HeldStat { slot },
+            10 if self.breadth.beyond_the_kernel => Op::HeldChmod { slot, mode: self.mode() },
+            8..11 => Op::HeldRead { slot },
             _ => Op::Release { slot },
         }
     }

@@ -30,6 +30,11 @@ use rustix::io::Errno;
 pub(crate) trait Subject {
     /// The name for messages.
     fn name(&self) -> String;
+    /// Whether a rename that fails may leave its directories with new times. Overlayfs does: it
+    /// has copied up what it then could not rename.
+    fn failed_rename_shows(&self) -> bool {
+        false
+    }
     /// Carries out one operation.
     fn apply(&mut self, op: &Op) -> Result<Outcome, Errno>;
     /// Forgets all that is not on disk, held files included.

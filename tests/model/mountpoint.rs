@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
@@ -12,7 +11,7 @@ use rustix::io::Errno;
 
 use super::Subject;
 use super::op::{Data, Op, Outcome, RenameHow, Seen, XattrHow};
-use crate::support::{MountedOverlay, Snapshot, Time};
+use crate::support::{Driver, MountedOverlay, Snapshot, Time};
 
 type Answer = Result<Outcome, Errno>;
 
@@ -40,6 +39,10 @@ impl<'a> Mountpoint<'a> {
 impl Subject for Mountpoint<'_> {
     fn name(&self) -> String {
         self.mount.driver().name().to_owned()
+    }
+
+    fn failed_rename_shows(&self) -> bool {
+        self.mount.driver() == Driver::Kernel
     }
 
     fn apply(&mut self, op: &Op) -> Answer {
@@ -222,7 +225,14 @@ fn errno(error: std::io::Error) -> Errno {
 }
 
 fn write_at(file: &File, data: &Data, offset: u64) -> Answer {
-    file.write_all_at(&data.0, offset).map(|()| Outcome::Done).map_err(errno)
+    let mut done = 0;
+    loop {
+        // An empty write is made, too: it must be refused where a longer one would be.
+        done += rustix::io::pwrite(file, &data.0[done..], offset + done as u64)?;
+        if done == data.0.len() {
+            return Ok(Outcome::Done);
+        }
+    }
 }
 
 fn read_all(file: &File) -> Answer {

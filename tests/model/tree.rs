@@ -151,6 +151,15 @@ impl Model {
         }
     }
 
+    /// The times of the directories above `path` are no longer known.
+    pub(crate) fn forget_times_above(&mut self, path: &Path) {
+        for dir in path.ancestors().skip(1) {
+            if let Ok(ino) = self.walk(dir) {
+                self.inodes[ino].mtime = None;
+            }
+        }
+    }
+
     /// Whether `ancestor` is `ino` or above it.
     pub(crate) fn contains(&self, ancestor: Ino, ino: Ino) -> bool {
         ancestor == ino

@@ -172,16 +172,27 @@ impl Drop for MountedOverlay<'_> {
     }
 }
 
-/// `mount -t overlay`; also for mounts that are no [`Scene`].
+/// `mount -t overlay`. A process that has just been given a copy of this mount namespace may hold
+/// the layers' last mount for a moment: EBUSY is waited for.
 fn mount_kernel(options: &OsString, root: &Path) {
-    let output = Command::new("mount")
-        .args(["-t", "overlay", "overlay", "-o"])
-        .arg(options)
-        .arg(root)
-        .output()
-        .expect("mount(8) is there");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "overlayfs does not mount {options:?}: {error}");
+    let start = Instant::now();
+    loop {
+        let output = Command::new("mount")
+            .args(["-t", "overlay", "overlay", "-o"])
+            .arg(options)
+            .arg(root)
+            .output()
+            .expect("mount(8) is there");
+        if output.status.success() {
+            return;
+        }
+        let error = String::from_utf8_lossy(&output.stderr);
+        let busy = error.contains("busy") || error.contains("already mounted");
+        if !busy || start.elapsed() > PATIENCE {
+            panic!("overlayfs does not mount {options:?}: {error}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Starts fuse-plyfs in the foreground, so that it is our child, and waits until it has mounted.
