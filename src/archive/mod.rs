@@ -1,10 +1,188 @@
-//! Bytes to changesets and images and back; the only user of tar, gzip and zstd.
+//! Bytes to changesets and images, and back. The only user of tar and of the codecs.
+//!
+//! An archive of images is opened with [`Archive::open`], lists its [images](Archive::images)
+//! and unpacks their [layers](ArchivedLayer::unpack). Everything in it is hostile until proven:
+//! names are only ever looked up, never opened as paths; sizes and counts are bounded; and every
+//! digest is checked while its bytes stream by, so that a layer counts as unpacked only when it
+//! was what its image promised.
 
 mod attributes;
+pub mod compress;
 mod contained;
+mod docker;
+mod files;
 mod marks;
+mod oci;
 pub mod oci_whiteout;
 mod pax;
 mod sparse;
+mod tar_index;
 pub mod tar_read;
 mod tar_stream;
+pub mod verify;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::image::{DiffId, Digest, ImageConfig, ImageId, Reference, manifest};
+use files::{Files, Section};
+use verify::Verified;
+
+/// The most bytes of manifests, indexes and configs that one archive may make us read.
+const METADATA_MAX: u64 = 64 << 20;
+
+/// An archive of images: docker-archive, OCI archive or OCI layout directory.
+#[derive(Debug)]
+pub struct Archive {
+    files: Files,
+    what: String,
+    metadata_left: Cell<u64>,
+}
+
+/// An image of an archive. Its config has been checked against its digest, its layers not yet.
+#[derive(Debug)]
+pub struct ArchivedImage {
+    /// The digest of the config.
+    pub id: ImageId,
+    /// The config.
+    pub config: ImageConfig,
+    /// The very bytes of the config.
+    pub config_bytes: Vec<u8>,
+    /// The names that the archive gives it.
+    pub references: Vec<Reference>,
+    /// The layers, lowest first; as many as the config names.
+    pub layers: Vec<ArchivedLayer>,
+}
+
+/// A layer of an archive.
+#[derive(Debug)]
+pub struct ArchivedLayer {
+    /// The digest that its uncompressed tar must have.
+    pub diff_id: DiffId,
+    what: String,
+    section: Section,
+    /// The digest and size that its bytes in the archive must have, where the archive says so.
+    blob: Option<(Digest, u64)>,
+}
+
+impl Archive {
+    /// Opens the archive in `file`, which must be seekable and not compressed as a whole; `what`
+    /// names it in errors.
+    ///
+    /// # Errors
+    /// Where it is not a tar or cannot be read.
+    pub fn open(file: File, what: impl Into<String>) -> Result<Archive> {
+        let what = what.into();
+        let files = Files::tar(file, &what)?;
+        Ok(Archive { files, what, metadata_left: Cell::new(METADATA_MAX) })
+    }
+
+    /// Opens the OCI layout in the directory at `path`.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn open_directory(path: &Path) -> Result<Archive> {
+        let files = Files::directory(path)?;
+        let what = path.display().to_string();
+        Ok(Archive { files, what, metadata_left: Cell::new(METADATA_MAX) })
+    }
+
+    /// The images in it, in its order. An archive with a `manifest.json` is read as
+    /// docker-archive, as docker itself does, also where it is an OCI layout besides.
+    ///
+    /// # Errors
+    /// Where it is neither, or any part of it is not what it should be.
+    pub fn images(&self) -> Result<Vec<ArchivedImage>> {
+        if self.files.has(docker::MANIFEST)? {
+            return docker::images(self);
+        }
+        if self.files.has(oci::INDEX)? {
+            return oci::images(self);
+        }
+        if self.files.has(docker::REPOSITORIES)? {
+            let why = "written by docker before 1.10, without manifest.json; save it again";
+            return Err(Error::invalid(&self.what, why));
+        }
+        let why = "neither a docker-archive (no manifest.json) nor an OCI archive (no index.json)";
+        Err(Error::invalid(&self.what, why))
+    }
+
+    /// The content of a small file of the archive.
+    fn metadata(&self, name: &str) -> Result<Vec<u8>> {
+        let section = self.section(name)?;
+        let invalid = |why: String| Err(Error::invalid(self.describe(name), why));
+        if section.len() > manifest::MAX_BYTES {
+            return invalid(format!("larger than {} bytes", manifest::MAX_BYTES));
+        }
+        let Some(left) = self.metadata_left.get().checked_sub(section.len()) else {
+            return invalid(format!("more than {METADATA_MAX} bytes of manifests and configs"));
+        };
+        self.metadata_left.set(left);
+        section.read_whole().map_err(|errno| Error::io("read", self.describe(name), errno))
+    }
+
+    fn section(&self, name: &str) -> Result<Section> {
+        match self.files.find(name)? {
+            Some(section) => Ok(section),
+            None => Err(Error::invalid(&self.what, format!("{name:?} is missing"))),
+        }
+    }
+
+    fn describe(&self, name: &str) -> String {
+        format!("{}: {name}", self.what)
+    }
+
+    /// An image from its parts, whose numbers of layers must agree.
+    fn assemble(
+        &self,
+        config_name: &str,
+        config_bytes: Vec<u8>,
+        layers: Vec<(String, Option<(Digest, u64)>)>,
+        references: Vec<Reference>,
+    ) -> Result<ArchivedImage> {
+        let (id, config) = ImageConfig::parse(&config_bytes)
+            .map_err(|e| Error::invalid(self.describe(config_name), e.to_string()))?;
+        let (promised, found) = (config.diff_ids().len(), layers.len());
+        if promised != found {
+            let why = format!("its config names {promised} layers, its manifest {found}");
+            return Err(Error::invalid(self.describe(config_name), why));
+        }
+        let layers = layers.into_iter().zip(config.diff_ids()).map(|((name, blob), diff_id)| {
+            let (section, what) = (self.section(&name)?, self.describe(&name));
+            Ok(ArchivedLayer { diff_id: *diff_id, what, section, blob })
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(ArchivedImage { id, config, config_bytes, references, layers })
+    }
+}
+
+impl ArchivedLayer {
+    /// Unpacks the layer into the empty directory `into`, and returns the bytes of the files in
+    /// it. Its bytes in the archive and its uncompressed tar are checked against their digests
+    /// on the way.
+    ///
+    /// # Errors
+    /// Where a digest or size does not match, the tar is malformed or something cannot be
+    /// written; `into` then holds a part and must be thrown away.
+    pub fn unpack(&self, into: &Path) -> Result<u64> {
+        let mut blob = Verified::new(self.section.clone(), self.what.clone(), self.blob);
+        let outcome = self.unpack_plain(&mut blob, into);
+        // A wrong blob explains whatever else went wrong with it.
+        blob.finish()?;
+        outcome
+    }
+
+    fn unpack_plain(&self, blob: &mut Verified<Section>, into: &Path) -> Result<u64> {
+        let plain = compress::decompressed(blob, &self.what)?;
+        let what = format!("{}, uncompressed", self.what);
+        let mut tar = Verified::diff(plain, what, self.diff_id);
+        let outcome = tar_read::unpack_layer(&mut tar, into, &self.what);
+        match (outcome, tar.take_failure()) {
+            (_, Some(failure)) => Err(failure),
+            (Err(error), None) => Err(error),
+            (Ok(unpacked), None) => tar.finish().map(|()| unpacked.bytes),
+        }
+    }
+}

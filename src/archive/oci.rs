@@ -1,0 +1,132 @@
+//! OCI image layouts: `index.json` names manifests by digest, and every blob is called by its
+//! own digest.
+
+use crate::error::{Error, Result};
+use crate::image::manifest::{self, Descriptor, Document, Index, Manifest, Platform};
+use crate::image::{Digest, Reference};
+
+use super::{Archive, ArchivedImage};
+
+pub(super) const INDEX: &str = "index.json";
+
+/// Indexes within indexes that are followed; real ones have one.
+const DEPTH_MAX: u32 = 4;
+
+/// The images that the `index.json` of `archive` lists. An index of one image for several
+/// machines gives the one for this machine.
+pub(super) fn images(archive: &Archive) -> Result<Vec<ArchivedImage>> {
+    let index = match parse(archive, INDEX, &archive.metadata(INDEX)?, "")? {
+        Document::Index(index) => index,
+        Document::Image(_) => {
+            return Err(Error::invalid(archive.describe(INDEX), "not an index"));
+        }
+    };
+    let mut images = Vec::new();
+    for entry in index.manifests.iter().filter(|entry| !is_attestation(entry)) {
+        let (blob, manifest) = resolve(archive, entry, DEPTH_MAX)?;
+        add(&mut images, image(archive, entry, &blob, manifest)?);
+    }
+    if images.is_empty() {
+        return Err(Error::invalid(archive.describe(INDEX), "no images in it"));
+    }
+    Ok(images)
+}
+
+/// One image may be listed once for each of its names.
+fn add(images: &mut Vec<ArchivedImage>, image: ArchivedImage) {
+    match images.iter_mut().find(|known| known.id == image.id) {
+        Some(known) => known.references.extend(image.references),
+        None => images.push(image),
+    }
+}
+
+fn image(
+    archive: &Archive,
+    entry: &Descriptor,
+    blob: &str,
+    manifest: Manifest,
+) -> Result<ArchivedImage> {
+    if !manifest.is_image() {
+        let kind = &manifest.config.media_type;
+        let why = format!("holds {kind:?}, which is not a container image");
+        return Err(Error::invalid(archive.describe(blob), why));
+    }
+    let config_name = blob_name(&manifest.config.digest);
+    let config = verified(archive, &manifest.config)?;
+    let layers = manifest.layers.iter();
+    let layers = layers.map(|layer| (blob_name(&layer.digest), Some((layer.digest, layer.size))));
+    let references = reference(archive, entry)?.into_iter().collect();
+    archive.assemble(&config_name, config, layers.collect(), references)
+}
+
+/// The name that an index entry gives its image.
+fn reference(archive: &Archive, entry: &Descriptor) -> Result<Option<Reference>> {
+    let parsed =
+        match (entry.annotation(manifest::IMAGE_NAME), entry.annotation(manifest::REF_NAME)) {
+            (Some(full), _) => Reference::parse(full),
+            (None, Some(name)) if !name.is_empty() => Reference::parse_local(name),
+            (None, _) => return Ok(None),
+        };
+    parsed.map(Some).map_err(|e| Error::invalid(archive.describe(INDEX), e.to_string()))
+}
+
+/// The manifest that `entry` leads to, and the name of its blob.
+fn resolve(archive: &Archive, entry: &Descriptor, depth: u32) -> Result<(String, Manifest)> {
+    let name = blob_name(&entry.digest);
+    match parse(archive, &name, &verified(archive, entry)?, &entry.media_type)? {
+        Document::Image(manifest) => Ok((name, manifest)),
+        Document::Index(_) if depth == 0 => {
+            Err(Error::invalid(archive.describe(&name), "indexes nested too deeply"))
+        }
+        Document::Index(index) => match choose(&index) {
+            Some(entry) => resolve(archive, entry, depth - 1),
+            None => {
+                let Platform { architecture, os } = Platform::host();
+                let why = format!("no image for {os}/{architecture} in it");
+                Err(Error::invalid(archive.describe(&name), why))
+            }
+        },
+    }
+}
+
+/// The entry for this machine; an only entry is taken whatever it is for.
+fn choose(index: &Index) -> Option<&Descriptor> {
+    let host = Platform::host();
+    let images = || index.manifests.iter().filter(|entry| !is_attestation(entry));
+    let fitting = images().find(|entry| entry.platform.as_ref() == Some(&host));
+    fitting.or_else(|| {
+        let mut images = images();
+        images.next().filter(|_| images.next().is_none())
+    })
+}
+
+/// Build attestations stand among the images of an index, for a machine that does not exist.
+fn is_attestation(entry: &Descriptor) -> bool {
+    entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// The bytes of a small blob, which are what its descriptor promises.
+fn verified(archive: &Archive, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let name = blob_name(&descriptor.digest);
+    let bytes = archive.metadata(&name)?;
+    let mismatch = |expected: String, found: String| {
+        Err(Error::Mismatch { what: archive.describe(&name), expected, found })
+    };
+    if bytes.len() as u64 != descriptor.size {
+        return mismatch(format!("{} bytes", descriptor.size), format!("{}", bytes.len()));
+    }
+    let found = Digest::of(&bytes);
+    if found != descriptor.digest {
+        return mismatch(descriptor.digest.to_string(), found.to_string());
+    }
+    Ok(bytes)
+}
+
+fn parse(archive: &Archive, name: &str, bytes: &[u8], media_type: &str) -> Result<Document> {
+    Document::parse(bytes, media_type)
+        .map_err(|e| Error::invalid(archive.describe(name), e.to_string()))
+}
