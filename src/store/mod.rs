@@ -1,1 +1,117 @@
 //! Images, layers and containers on disk.
+//!
+//! # How it changes
+//! Whatever a verb makes is built in a *transaction*: a directory under `staging/` that no other
+//! command looks into, held by a lock that the kernel releases when the process dies. It becomes
+//! visible by renames, under the store's exclusive lock; that section is short, and nothing in
+//! it unpacks, copies or waits. Each verb has one rename that decides:
+//!
+//! | verb | decided by the rename of |
+//! |---|---|
+//! | load, rmi | the new `catalog.json` over the old one |
+//! | create | the container's directory into `containers/` |
+//! | rm | the container's directory out of `containers/` |
+//!
+//! A layer or image directory that the catalog does not lead to is invisible. Load moves such
+//! directories in before it decides, rmi out after; so one that dies between leaves them, and
+//! with them its staging directory, whose lock is then free. The next verb that changes the
+//! store sees that and sweeps both away.
+//!
+//! # Lock order
+//! A transaction's own lock (never contended), then the store's lock, then a container's. The
+//! lock of a container is only ever tried, never waited for, so no order can block there.
+
+mod catalog;
+mod containers;
+mod create;
+mod durable;
+mod images;
+mod layers;
+mod layout;
+mod load;
+mod lock;
+mod mount;
+mod names;
+mod remove_container;
+mod remove_image;
+mod transaction;
+mod umount;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+pub use containers::{Container, ContainerId, State};
+pub use images::Image;
+pub use load::{Loaded, Source};
+pub use remove_image::Removed;
+
+use layout::Layout;
+
+/// The version of the format on disk that this program reads and writes.
+const FORMAT: u32 = 1;
+
+/// A store: one directory with images, layers and containers.
+#[derive(Debug)]
+pub struct Store {
+    layout: Layout,
+}
+
+impl Store {
+    /// Opens the store at `root`, and makes it where there is none.
+    ///
+    /// # Errors
+    /// Where it cannot be made or read, or was written by a newer version of PlyFS.
+    pub fn open(root: &Path) -> Result<Store> {
+        durable::create_dir_all(root)?;
+        // Mounts and lock files must mean the same place however the root was spelt.
+        let root =
+            std::fs::canonicalize(root).map_err(|error| Error::std_io("open", root, &error))?;
+        let layout = Layout::new(root);
+        for dir in layout.dirs() {
+            durable::create_dir_all(&dir)?;
+        }
+        let store = Store { layout };
+        store.check_format()?;
+        Ok(store)
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        self.layout.root()
+    }
+
+    fn check_format(&self) -> Result<()> {
+        let path = self.layout.format();
+        let Some(bytes) = durable::read_if_present(&path)? else {
+            return self.write_format();
+        };
+        let found = String::from_utf8_lossy(&bytes).trim().parse::<u32>().ok();
+        match found {
+            Some(FORMAT) => Ok(()),
+            Some(newer) if newer > FORMAT => Err(Error::invalid(
+                path.display().to_string(),
+                format!("format {newer}, this version of plyfs knows {FORMAT}; use a newer one"),
+            )),
+            _ => Err(Error::invalid(path.display().to_string(), "not a store's format number")),
+        }
+    }
+
+    fn write_format(&self) -> Result<()> {
+        let _exclusive = self.lock_exclusive()?;
+        let path = self.layout.format();
+        if path.exists() {
+            return Ok(());
+        }
+        let via = self.layout.staging().join(format!("format-{}", std::process::id()));
+        durable::replace(&path, &via, format!("{FORMAT}\n").as_bytes())
+    }
+
+    /// The directories of a container's layers, topmost first.
+    fn lowers(&self, container: &Container) -> Vec<PathBuf> {
+        if container.layers.is_empty() {
+            return vec![self.layout.empty()];
+        }
+        container.layers.iter().rev().map(|chain| self.layout.layer_tree(chain)).collect()
+    }
+}

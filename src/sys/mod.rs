@@ -21,6 +21,7 @@ pub mod process;
 pub mod random;
 pub mod stat;
 pub mod tree;
+pub mod unmount;
 pub mod xattr;
 
 pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

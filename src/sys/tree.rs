@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use rustix::fs::FileType;
 
-use super::{AsFd, OwnedFd, creds, dir, file, node, stat};
+use super::{AsFd, IFlags, OFlags, OwnedFd, creds, dir, file, node, stat};
 use crate::error::{Errno, FsResult};
 
 /// Removes `parent`/`name` and everything below it; what is not there is fine. Trees of any
@@ -31,12 +31,28 @@ pub fn remove(parent: impl AsFd, name: &OsStr) -> FsResult<()> {
             Found::Files => {}
             Found::Nothing => {
                 let Some(emptied) = names.pop() else { break };
-                at = dir::open_dir(&at, OsStr::new(".."))?;
-                node::remove_dir(&at, &emptied)?;
+                let above = parent_of(&at)?;
+                let below = std::mem::replace(&mut at, above);
+                remove_emptied(&at, &emptied, &below)?;
             }
         }
     }
-    node::remove_dir(parent, name)
+    remove_emptied(&parent, name, &at)
+}
+
+fn parent_of(at: &OwnedFd) -> FsResult<OwnedFd> {
+    dir::open_dir(at, OsStr::new(".."))
+}
+
+/// Removes the empty directory `parent`/`name`, open as `fd`.
+fn remove_emptied(parent: impl AsFd, name: &OsStr, fd: &OwnedFd) -> FsResult<()> {
+    match node::remove_dir(&parent, name) {
+        Err(Errno::PERM) => {
+            unfreeze(fd)?;
+            node::remove_dir(parent, name)
+        }
+        other => other,
+    }
 }
 
 /// What a directory held.
@@ -61,11 +77,35 @@ fn remove_files(at: &OwnedFd) -> FsResult<Found> {
             found = Found::Directory(entry.name.to_owned());
             return Ok(false);
         }
-        node::unlink(at, entry.name)?;
+        unlink(at, entry.name)?;
         found = Found::Files;
         Ok(true)
     })?;
     Ok(found)
+}
+
+/// Removes a file, also one that `chattr` made immutable.
+fn unlink(at: &OwnedFd, name: &OsStr) -> FsResult<()> {
+    match node::unlink(at, name) {
+        Err(Errno::PERM) => {
+            unfreeze(at)?;
+            if stat::stat_at(at, name)?.is_file() {
+                unfreeze(&file::open_at(at, name, OFlags::RDONLY | OFlags::NONBLOCK)?)?;
+            }
+            node::unlink(at, name)
+        }
+        other => other,
+    }
+}
+
+/// Lets a file or directory be changed that `chattr` forbids to change.
+fn unfreeze(fd: &OwnedFd) -> FsResult<()> {
+    let frozen = IFlags::IMMUTABLE | IFlags::APPEND;
+    let flags = file::inode_flags(fd)?;
+    if flags.intersects(frozen) {
+        file::set_inode_flags(fd, flags - frozen)?;
+    }
+    Ok(())
 }
 
 /// Opens a directory that is to be emptied, whose own mode may forbid that to its owner.

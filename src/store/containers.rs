@@ -1,0 +1,220 @@
+//! Containers: a writable layer on the layers of an image.
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Errno, Error, Result};
+use crate::image::{ChainId, ImageId, Timestamp};
+use crate::sys::mountinfo;
+
+use super::lock::{Hold, try_hold};
+use super::transaction::entries;
+use super::{Store, durable};
+
+/// Names a container: 32 random bytes, written as 64 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerId([u8; 32]);
+
+impl ContainerId {
+    /// A new one.
+    pub(super) fn random() -> Result<ContainerId> {
+        let mut bytes = [0; 32];
+        crate::sys::random::fill(&mut bytes)
+            .map_err(|errno| Error::io("read", "random bytes", errno))?;
+        Ok(ContainerId(bytes))
+    }
+
+    /// Its 64 hex digits.
+    pub fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// Its first twelve hex digits, for people.
+    pub fn short(&self) -> String {
+        let mut hex = self.hex();
+        hex.truncate(12);
+        hex
+    }
+
+    fn parse(hex: &str) -> Option<ContainerId> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex, &mut bytes).ok()?;
+        Some(ContainerId(bytes))
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex())
+    }
+}
+
+impl Serialize for ContainerId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ContainerId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<ContainerId, D::Error> {
+        let hex = String::deserialize(from)?;
+        ContainerId::parse(&hex).ok_or_else(|| serde::de::Error::custom("not a container id"))
+    }
+}
+
+/// A container, as its record has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Container {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its name, which no other container has.
+    pub name: String,
+    /// Its image.
+    pub image: ImageId,
+    /// What the image was called when the container was made from it.
+    pub image_name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The layers below the writable one, lowest first.
+    pub layers: Vec<ChainId>,
+}
+
+/// Whether a container is mounted, as the kernel says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It is not.
+    Unmounted,
+    /// It is, at these places of this process's mount namespace; at none where it was mounted
+    /// in another one.
+    Mounted(Vec<PathBuf>),
+}
+
+impl Store {
+    /// All containers, those made last first.
+    ///
+    /// # Errors
+    /// Where a record is damaged or cannot be read.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let _shared = self.lock_shared()?;
+        let mut containers = self.read_containers()?;
+        containers.sort_by_key(|container| std::cmp::Reverse((container.created, container.id)));
+        Ok(containers)
+    }
+
+    /// The container that `text` names: by name, id or start of an id.
+    ///
+    /// # Errors
+    /// Where there is none, or several could be meant.
+    pub fn container(&self, text: &str) -> Result<Container> {
+        let _shared = self.lock_shared()?;
+        find(self.read_containers()?, text)
+    }
+
+    /// All containers, in no order. The store must be locked.
+    pub(super) fn read_containers(&self) -> Result<Vec<Container>> {
+        let mut containers = Vec::new();
+        for dir in entries(&self.layout.containers())? {
+            let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(id) = ContainerId::parse(&name) else { continue };
+            let path = self.layout.container_record(&id);
+            let record: Option<Container> = durable::read_record(&path)?;
+            let record = record.ok_or_else(|| Error::io("read", &path, Errno::NOENT))?;
+            if record.id != id {
+                let why = "damaged record: it names another container";
+                return Err(Error::invalid(path.display().to_string(), why));
+            }
+            containers.push(record);
+        }
+        Ok(containers)
+    }
+
+    /// Whether the container is mounted. The daemon that serves it holds a lock on its workdir
+    /// as long as it lives, in whatever mount namespace.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub fn state(&self, container: &Container) -> Result<State> {
+        let mounts = self.mount_points(container)?;
+        let work = self.layout.work(&container.id);
+        if mounts.is_empty() && try_hold(&work, Hold::Shared)?.is_some() {
+            return Ok(State::Unmounted);
+        }
+        Ok(State::Mounted(mounts))
+    }
+
+    /// Where the container is mounted in this mount namespace.
+    pub(super) fn mount_points(&self, container: &Container) -> Result<Vec<PathBuf>> {
+        let mounts =
+            mountinfo::read().map_err(|errno| Error::io("read", "/proc/self/mountinfo", errno))?;
+        let source = mount_source(&container.id);
+        let own = mounts.into_iter().filter(|mount| mount.source == source.as_str());
+        Ok(own.map(|mount| mount.path).collect())
+    }
+
+    /// Takes the container for this process: alone to mount or remove it, beside others to read
+    /// it. Whoever holds it finds it as it is until the end.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] where another command has it.
+    pub(super) fn hold(&self, container: &Container, hold: Hold) -> Result<File> {
+        match try_hold(&self.layout.container(&container.id), hold) {
+            Ok(Some(lock)) => Ok(lock),
+            Ok(None) => Err(in_use(container, "another plyfs command is working on it")),
+            Err(Error::Io { source: Errno::NOENT, .. }) => {
+                Err(Error::NotFound { kind: "container", name: container.name.clone() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The writable layer of a container.
+    pub fn upper(&self, container: &Container) -> PathBuf {
+        self.layout.upper(&container.id)
+    }
+
+    /// Where a container is mounted when no other place is asked for.
+    pub fn default_mount_point(&self, container: &Container) -> PathBuf {
+        self.layout.merged(&container.id)
+    }
+}
+
+/// The source that a container's mount shows in the mount table, by which it is known again.
+pub(super) fn mount_source(id: &ContainerId) -> String {
+    format!("plyfs-{id}")
+}
+
+/// That a container is in use.
+pub(super) fn in_use(container: &Container, by: impl Into<String>) -> Error {
+    Error::InUse { what: format!("container {}", container.name), by: by.into() }
+}
+
+/// That a container is mounted, and where.
+pub(super) fn mounted(container: &Container, places: &[PathBuf]) -> Error {
+    match places.first() {
+        Some(place) => in_use(container, format!("mounted on {}", shown(place))),
+        None => in_use(container, "mounted in another mount namespace"),
+    }
+}
+
+fn shown(path: &Path) -> impl fmt::Display + '_ {
+    path.display()
+}
+
+/// Picks the container that `text` names.
+pub(super) fn find(containers: Vec<Container>, text: &str) -> Result<Container> {
+    if let Some(named) = containers.iter().find(|container| container.name == text) {
+        return Ok(named.clone());
+    }
+    let starts = |container: &Container| !text.is_empty() && container.id.hex().starts_with(text);
+    let mut found = containers.into_iter().filter(starts);
+    match (found.next(), found.next()) {
+        (Some(container), None) => Ok(container),
+        (Some(_), Some(_)) => Err(Error::Refused(format!(
+            "more than one container has an id that starts with {text}: give more of it"
+        ))),
+        (None, _) => Err(Error::NotFound { kind: "container", name: text.to_owned() }),
+    }
+}

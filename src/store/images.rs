@@ -1,0 +1,89 @@
+//! Images: their configs, and what is told of them.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::archive::ArchivedImage;
+use crate::error::{Error, Result};
+use crate::image::{ChainId, ImageConfig, ImageId, Reference};
+
+use super::catalog::Catalog;
+use super::lock::Exclusive;
+use super::transaction::Transaction;
+use super::{Store, durable};
+
+/// An image of the store.
+#[derive(Debug, Clone, Serialize)]
+pub struct Image {
+    /// The digest of its config.
+    pub id: ImageId,
+    /// Its names, sorted.
+    pub references: Vec<Reference>,
+    /// When it was made, as its config says, RFC 3339.
+    pub created: Option<String>,
+    /// Bytes of the files in all its layers.
+    pub size: u64,
+    /// Its layers, lowest first.
+    pub layers: Vec<ChainId>,
+}
+
+impl Store {
+    /// All images: those made last first, as docker lists them.
+    ///
+    /// # Errors
+    /// Where a record is damaged.
+    pub fn images(&self) -> Result<Vec<Image>> {
+        let _shared = self.lock_shared()?;
+        let catalog = self.catalog()?;
+        let mut images =
+            catalog.ids().map(|id| self.image(&catalog, id)).collect::<Result<Vec<_>>>()?;
+        images.sort_by(|a, b| b.created.cmp(&a.created).then(a.id.cmp(&b.id)));
+        Ok(images)
+    }
+
+    fn image(&self, catalog: &Catalog, id: &ImageId) -> Result<Image> {
+        let config = self.image_config(id)?;
+        let layers = config.chain();
+        let mut size = 0;
+        for chain in &layers {
+            size += self.layer(chain)?.size;
+        }
+        let references = catalog.references(id);
+        Ok(Image { id: *id, references, created: config.created, size, layers })
+    }
+
+    /// The config of an image, which must still be what its id says.
+    pub(super) fn image_config(&self, id: &ImageId) -> Result<ImageConfig> {
+        let path = self.layout.image_config(id);
+        let Some(bytes) = durable::read_if_present(&path)? else {
+            return Err(Error::NotFound { kind: "image", name: id.to_string() });
+        };
+        let what = || path.display().to_string();
+        let (found, config) =
+            ImageConfig::parse(&bytes).map_err(|e| Error::invalid(what(), e.to_string()))?;
+        if found != *id {
+            let (expected, found) = (id.to_string(), found.to_string());
+            return Err(Error::Mismatch { what: what(), expected, found });
+        }
+        Ok(config)
+    }
+
+    /// Moves the image into the store, where nothing leads to it yet.
+    pub(super) fn publish_image(
+        &self,
+        image: &ArchivedImage,
+        transaction: &Transaction,
+        _: &Exclusive,
+    ) -> Result<()> {
+        let target: PathBuf = self.layout.image(&image.id);
+        if target.exists() {
+            return Ok(());
+        }
+        let staged = transaction.path(format!("image-{}", image.id.0.hex()));
+        durable::create_dir(&staged, 0o700)?;
+        durable::write_new(&staged.join("config.json"), &image.config_bytes)?;
+        durable::sync_dir(&staged)?;
+        durable::rename_new(&staged, &target)
+    }
+}

@@ -1,0 +1,115 @@
+//! Every path of a store.
+
+use std::path::{Path, PathBuf};
+
+use crate::image::{ChainId, ImageId};
+
+use super::containers::ContainerId;
+
+/// Where things are:
+///
+/// ```text
+/// format                      the number of this layout
+/// lock                        flock of the store
+/// catalog.json                the images and their names
+/// images/ID/config.json       the bytes of an image's config
+/// layers/CHAIN/layer.json     what the layer is
+/// layers/CHAIN/diff/          its tree, in overlayfs's form
+/// containers/ID/container.json
+/// containers/ID/diff/         the writable layer (upperdir)
+/// containers/ID/work/         the workdir
+/// containers/ID/merged/       the default mount point
+/// empty/                      the lower of images without layers
+/// staging/NAME/               transactions under way; see [`super::transaction`]
+/// ```
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: PathBuf) -> Layout {
+        Layout { root }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directories that every store has.
+    pub(super) fn dirs(&self) -> [PathBuf; 5] {
+        [self.images(), self.layers(), self.containers(), self.staging(), self.empty()]
+    }
+
+    pub(super) fn format(&self) -> PathBuf {
+        self.root.join("format")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(super) fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.json")
+    }
+
+    pub(super) fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    pub(super) fn empty(&self) -> PathBuf {
+        self.root.join("empty")
+    }
+
+    pub(super) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    pub(super) fn image(&self, id: &ImageId) -> PathBuf {
+        self.images().join(id.0.hex())
+    }
+
+    pub(super) fn image_config(&self, id: &ImageId) -> PathBuf {
+        self.image(id).join("config.json")
+    }
+
+    pub(super) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(super) fn layer(&self, chain: &ChainId) -> PathBuf {
+        self.layers().join(chain.0.hex())
+    }
+
+    pub(super) fn layer_record(&self, chain: &ChainId) -> PathBuf {
+        self.layer(chain).join("layer.json")
+    }
+
+    pub(super) fn layer_tree(&self, chain: &ChainId) -> PathBuf {
+        self.layer(chain).join("diff")
+    }
+
+    pub(super) fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    pub(super) fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.hex())
+    }
+
+    pub(super) fn container_record(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("container.json")
+    }
+
+    pub(super) fn upper(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("diff")
+    }
+
+    pub(super) fn work(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("work")
+    }
+
+    pub(super) fn merged(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("merged")
+    }
+}

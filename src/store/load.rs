@@ -1,0 +1,143 @@
+//! `load`: from an archive of images to images of the store.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::Path;
+
+use crate::archive::compress::{self, Compression};
+use crate::archive::{Archive, ArchivedImage};
+use crate::error::{Error, Result};
+use crate::image::{ImageId, Reference};
+
+use super::layers::StagedLayers;
+use super::transaction::Transaction;
+use super::{Store, durable};
+
+/// Where an archive comes from.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// A file, or a directory that holds an OCI layout.
+    Path(&'a Path),
+    /// A stream that can be read once, such as standard input, which this is open as.
+    Stream(File),
+}
+
+/// An image that was loaded.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The image.
+    pub id: ImageId,
+    /// The names that the archive gave it.
+    pub references: Vec<Reference>,
+}
+
+impl Store {
+    /// Brings the images of an archive into the store, all of them or none. What is there
+    /// already is not unpacked again; a name that another image had moves to the new one.
+    ///
+    /// # Errors
+    /// Where the archive is not what it claims to be, in any digest too, or cannot be written;
+    /// the store is then as it was.
+    pub fn load(&self, source: Source<'_>) -> Result<Vec<Loaded>> {
+        let transaction = self.begin()?;
+        let archive = open(source, &transaction)?;
+        let images = archive.images()?;
+        let mut staged = StagedLayers::default();
+        loop {
+            for image in &images {
+                self.stage_layers(image, &transaction, &mut staged)?;
+            }
+            // Before the lock is taken, because it takes long: what becomes visible must be on
+            // disk in full.
+            durable::sync_filesystem(self.layout.root())?;
+            if self.publish(&images, &staged, &transaction)? {
+                break;
+            }
+            // An image was removed while we relied on its layers: unpack those after all.
+        }
+        transaction.end()?;
+        let loaded = |image: ArchivedImage| Loaded { id: image.id, references: image.references };
+        Ok(images.into_iter().map(loaded).collect())
+    }
+
+    /// Makes everything visible; returns `false`, and changes nothing, where a layer is missing.
+    fn publish(
+        &self,
+        images: &[ArchivedImage],
+        staged: &StagedLayers,
+        transaction: &Transaction,
+    ) -> Result<bool> {
+        let exclusive = self.lock_exclusive()?;
+        if !images.iter().all(|image| self.layers_at_hand(image, staged, &exclusive)) {
+            return Ok(false);
+        }
+        self.publish_layers(staged, &exclusive)?;
+        let before = self.catalog()?;
+        let mut catalog = before.clone();
+        for image in images {
+            self.publish_image(image, transaction, &exclusive)?;
+            catalog.add(image.id);
+            for reference in &image.references {
+                catalog.name(image.id, reference.clone());
+            }
+        }
+        durable::sync_dir(&self.layout.images())?;
+        if catalog != before {
+            self.commit_catalog(&catalog, transaction, &exclusive)?;
+        }
+        Ok(true)
+    }
+}
+
+fn open(source: Source<'_>, transaction: &Transaction) -> Result<Archive> {
+    let (file, what) = match source {
+        Source::Path(path) if path.is_dir() => return Archive::open_directory(path),
+        Source::Path(path) => {
+            let file = File::open(path).map_err(|error| Error::std_io("open", path, &error))?;
+            (file, path.display().to_string())
+        }
+        Source::Stream(file) => (file, "standard input".to_owned()),
+    };
+    let file = seekable_and_plain(file, &what, transaction)?;
+    Archive::open(file, what)
+}
+
+/// The file itself, where it can be read at any place and is not compressed as a whole; else
+/// one in staging with the same, uncompressed content.
+fn seekable_and_plain(mut file: File, what: &str, transaction: &Transaction) -> Result<File> {
+    let failed = |error: &io::Error| Error::std_io("read", what, error);
+    let is_file = file.metadata().map_err(|error| failed(&error))?.is_file();
+    // A redirected standard input may have been read in part; only its start can be indexed.
+    if is_file && file.stream_position().map_err(|error| failed(&error))? == 0 {
+        let mut head = Vec::new();
+        Read::by_ref(&mut file).take(8).read_to_end(&mut head).map_err(|error| failed(&error))?;
+        if compress::detect(&head) == Compression::Plain {
+            return Ok(file);
+        }
+        file.rewind().map_err(|error| failed(&error))?;
+    }
+    spool(file, what, transaction)
+}
+
+fn spool(source: File, what: &str, transaction: &Transaction) -> Result<File> {
+    let path = transaction.path("archive");
+    let failed = |error: &io::Error| Error::std_io("write", &path, error);
+    let mut spooled = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(|error| failed(&error))?;
+    let mut plain = compress::decompressed(BufReader::new(source), what)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = match plain.read(&mut buffer) {
+            Ok(0) => return Ok(spooled),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(crate::archive::verify::read_error(what, &error)),
+        };
+        let part = buffer.get(..n).unwrap_or_default();
+        spooled.write_all(part).map_err(|error| failed(&error))?;
+    }
+}

@@ -1,0 +1,92 @@
+//! `mount`: hands a container to the daemon.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::{Error, Result};
+
+use super::Store;
+use super::containers::{Container, State, mount_source, mounted};
+use super::lock::Hold;
+
+impl Store {
+    /// Mounts the container that `text` names on `dir`, or on its own directory in the store,
+    /// and returns where. `daemon` is the program that serves the mount; it has returned to the
+    /// background, or failed, when this returns. A container that is mounted already is left as
+    /// it is where no other place is asked for.
+    ///
+    /// # Errors
+    /// Where there is no such container, it is mounted elsewhere, or the daemon fails, with what
+    /// the daemon said.
+    pub fn mount(&self, text: &str, dir: Option<&Path>, daemon: &Path) -> Result<PathBuf> {
+        let container = self.container(text)?;
+        let _held = self.hold(&container, Hold::Exclusive)?;
+        let wanted = dir.map(canonical_directory).transpose()?;
+        if let State::Mounted(places) = self.state(&container)? {
+            return match (places.first(), wanted) {
+                (Some(place), None) => Ok(place.clone()),
+                (Some(place), Some(wanted)) if *place == wanted => Ok(wanted),
+                _ => Err(mounted(&container, &places)),
+            };
+        }
+        let target = wanted.unwrap_or_else(|| self.default_mount_point(&container));
+        self.run_daemon(&container, &target, daemon)?;
+        Ok(target)
+    }
+
+    fn run_daemon(&self, container: &Container, target: &Path, daemon: &Path) -> Result<()> {
+        let output = Command::new(daemon)
+            .arg(mount_source(&container.id))
+            .arg(target)
+            .arg("-o")
+            .arg(self.mount_options(container))
+            // The options name everything relative to here.
+            .current_dir(self.layout.root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .map_err(|error| Error::std_io("run", daemon, &error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().trim_start_matches("fuse-plyfs: ");
+        let name = &container.name;
+        Err(Error::Refused(match said {
+            "" => format!("cannot mount container {name}: the daemon ended with {}", output.status),
+            said => format!("cannot mount container {name}: {said}"),
+        }))
+    }
+
+    /// The options of the mount. Paths are relative to the store, so that they consist of hex
+    /// digits and slashes, which nothing has to escape, and 500 layers fit one argument.
+    fn mount_options(&self, container: &Container) -> OsString {
+        let relative = |path: PathBuf| match path.strip_prefix(self.layout.root()) {
+            Ok(relative) => relative.as_os_str().to_owned(),
+            Err(_) => path.into_os_string(),
+        };
+        let mut options = OsString::from("lowerdir=");
+        for (i, lower) in self.lowers(container).into_iter().enumerate() {
+            if i > 0 {
+                options.push(":");
+            }
+            options.push(relative(lower));
+        }
+        options.push(",upperdir=");
+        options.push(relative(self.layout.upper(&container.id)));
+        options.push(",workdir=");
+        options.push(relative(self.layout.work(&container.id)));
+        options
+    }
+}
+
+fn canonical_directory(dir: &Path) -> Result<PathBuf> {
+    let dir = std::fs::canonicalize(dir)
+        .map_err(|error| Error::std_io("open mount point", dir, &error))?;
+    if !dir.is_dir() {
+        return Err(Error::io("mount on", &dir, crate::error::Errno::NOTDIR));
+    }
+    Ok(dir)
+}

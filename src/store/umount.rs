@@ -1,0 +1,124 @@
+//! `umount`: ends a container's mount and waits for its daemon.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::error::{Errno, Error, Result};
+use crate::sys::{creds, mountinfo, unmount};
+
+use super::Store;
+use super::containers::{Container, State, in_use};
+use super::lock::{Hold, try_hold};
+
+/// How long a daemon may take to write back and end.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(5);
+
+/// The type that the mounts of the daemon have in the mount table.
+const KIND: &str = "fuse.plyfs";
+
+impl Store {
+    /// Unmounts what `text` names: a container, or the directory that one (or anything else of
+    /// the daemon's) is mounted on. A container's writable layer is at rest afterwards.
+    ///
+    /// # Errors
+    /// Where nothing is mounted there, the mount is in use, or the daemon does not end.
+    pub fn umount(&self, text: &str) -> Result<()> {
+        if text.contains('/') || matches!(text, "." | "..") {
+            return self.umount_directory(Path::new(text));
+        }
+        self.umount_container(&self.container(text)?)
+    }
+
+    fn umount_container(&self, container: &Container) -> Result<()> {
+        match self.state(container)? {
+            State::Unmounted => {
+                Err(Error::Refused(format!("container {} is not mounted", container.name)))
+            }
+            State::Mounted(places) if places.is_empty() => {
+                Err(in_use(container, "mounted in another mount namespace, unmount it there"))
+            }
+            State::Mounted(places) => {
+                places.iter().rev().try_for_each(|place| take_away(place))?;
+                self.wait_for_daemon(container)
+            }
+        }
+    }
+
+    fn umount_directory(&self, dir: &Path) -> Result<()> {
+        let dir = absolute(dir)?;
+        let mounts =
+            mountinfo::read().map_err(|errno| Error::io("read", "/proc/self/mountinfo", errno))?;
+        let Some(mount) = mounts.into_iter().rev().find(|mount| mount.path == dir) else {
+            return Err(Error::io("unmount", &dir, Errno::INVAL));
+        };
+        let container = self.containers()?.into_iter().find(|container| {
+            mount.source == super::containers::mount_source(&container.id).as_str()
+        });
+        if container.is_none() && mount.kind != KIND {
+            let kind = mount.kind.to_string_lossy().into_owned();
+            let why = format!("{} is a mount of {kind}, not of plyfs", dir.display());
+            return Err(Error::Refused(why));
+        }
+        take_away(&dir)?;
+        container.map_or(Ok(()), |container| self.wait_for_daemon(&container))
+    }
+
+    /// The mount is gone at once, but the daemon may still be writing; it holds the workdir's
+    /// lock until the end.
+    fn wait_for_daemon(&self, container: &Container) -> Result<()> {
+        let work = self.layout.work(&container.id);
+        let start = Instant::now();
+        while try_hold(&work, Hold::Shared)?.is_none() {
+            if start.elapsed() > PATIENCE {
+                return Err(in_use(container, "it was unmounted, but its daemon has not ended"));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}
+
+/// `dir` without symlinks above its last component. That itself is not touched: the daemon may
+/// be dead, and then nothing about the mount can be asked.
+fn absolute(dir: &Path) -> Result<PathBuf> {
+    let failed = |error: &std::io::Error| Error::std_io("open", dir, error);
+    let Some(name) = dir.file_name() else {
+        return std::fs::canonicalize(dir).map_err(|error| failed(&error));
+    };
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let joined = std::fs::canonicalize(parent).map_err(|error| failed(&error))?.join(name);
+    // A symlink to a mount point is the other way to name it.
+    let is_link = joined.is_symlink();
+    if is_link {
+        std::fs::canonicalize(&joined).map_err(|error| failed(&error))
+    } else {
+        Ok(joined)
+    }
+}
+
+/// Takes one mount away; who may not do that is helped by fusermount3, which is set-user-id.
+fn take_away(place: &Path) -> Result<()> {
+    match unmount::unmount(place) {
+        Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place),
+        other => other.map_err(|errno| Error::io("unmount", place, errno)),
+    }
+}
+
+fn by_fusermount(place: &Path) -> Result<()> {
+    let output = Command::new("fusermount3")
+        .arg("-u")
+        .arg("--")
+        .arg(place)
+        .output()
+        .map_err(|error| Error::std_io("run", "fusermount3", &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::Refused(format!("cannot unmount {}: {said}", place.display())))
+}
