@@ -1,5 +1,5 @@
 //! `plyfs`: parse, run, exit code.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+    plyfs::cli::run()
 }

@@ -1,1 +1,117 @@
 //! The `plyfs` command: the clap tree, one file per group of verbs.
+//!
+//! Verbs, flags and output follow docker's, so that hands need not relearn. A failure is one
+//! line on standard error and exit code 1; wrong usage is exit code 2.
+
+mod containers;
+mod images;
+mod mounts;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Errno, Error, Result};
+use crate::store::Store;
+use crate::sys::creds;
+
+/// Copy-on-write layered filesystems for containers.
+///
+/// Loads container images, makes containers of them, mounts those through FUSE, and tells and
+/// exports what changed.
+#[derive(Debug, Parser)]
+#[command(name = "plyfs", version, max_term_width = 100)]
+struct Cli {
+    /// Directory of the store [default: /var/lib/plyfs for root, else
+    /// $XDG_DATA_HOME/plyfs]
+    #[arg(long, global = true, env = "PLYFS_ROOT", hide_env_values = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Load(images::Load),
+    Images(images::List),
+    Rmi(images::Remove),
+    Create(containers::Create),
+    Ps(containers::List),
+    Rm(containers::Remove),
+    Mount(mounts::Mount),
+    #[command(alias = "unmount")]
+    Umount(mounts::Umount),
+}
+
+/// What every verb is given.
+#[derive(Debug)]
+struct Context {
+    root: Option<PathBuf>,
+}
+
+impl Context {
+    /// The store; made where there is none.
+    fn store(&self) -> Result<Store> {
+        match &self.root {
+            Some(root) if root.as_os_str().is_empty() => {
+                Err(Error::option("--root", "must not be empty"))
+            }
+            Some(root) => Store::open(root),
+            None => Store::open(&default_root()?),
+        }
+    }
+}
+
+fn default_root() -> Result<PathBuf> {
+    if creds::own_ids().0 == 0 {
+        return Ok(PathBuf::from("/var/lib/plyfs"));
+    }
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+    match data {
+        Some(data) => Ok(data.join("plyfs")),
+        None => {
+            Err(Error::option("--root", "must be given: neither XDG_DATA_HOME nor HOME is set"))
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let context = Context { root: cli.root };
+    let outcome = match cli.verb {
+        Verb::Load(verb) => verb.run(&context),
+        Verb::Images(verb) => verb.run(&context),
+        Verb::Rmi(verb) => verb.run(&context),
+        Verb::Create(verb) => verb.run(&context),
+        Verb::Ps(verb) => verb.run(&context),
+        Verb::Rm(verb) => verb.run(&context),
+        Verb::Mount(verb) => verb.run(&context),
+        Verb::Umount(verb) => verb.run(&context),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough: end as quietly as SIGPIPE ends others.
+        Err(Error::Io { source: Errno::PIPE, .. }) => ExitCode::from(141),
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Warnings go to standard error; PLYFS_LOG chooses what else does.
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .with_env_var("PLYFS_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,140 @@
+//! Verbs on containers: create, ps, rm.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::error::Result;
+use crate::image::Timestamp;
+use crate::store::{Container, State, Store};
+
+use super::{Context, output};
+
+/// Create a container from an image
+///
+/// Prints the id of the new container, which has an empty writable layer and is not mounted.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  plyfs create --name box busybox:1.35")]
+pub(super) struct Create {
+    /// Name, id or start of an id of an image
+    image: String,
+    /// Name of the container [default: a random one]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Create {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        let container = context.store()?.create(&self.image, self.name.as_deref())?;
+        output::print_line(&container.id.hex())
+    }
+}
+
+/// List containers that are mounted, or all
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  plyfs ps -a")]
+pub(super) struct List {
+    /// Also list those that are not mounted
+    #[arg(short, long)]
+    all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print ids in full
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+}
+
+impl List {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        let store = context.store()?;
+        let listed = self.listed(&store)?;
+        if self.json {
+            let objects = listed.iter().map(|(container, state)| as_json(&store, container, state));
+            return output::print_json(&objects.collect());
+        }
+        if self.quiet {
+            let mut ids = listed.iter().map(|(container, _)| self.id(container));
+            return ids.try_for_each(|id| output::print_line(&id));
+        }
+        let now = Timestamp::now().unix();
+        let rows = listed.iter().map(|(container, state)| {
+            let age = output::age(now - container.created.unix());
+            vec![
+                self.id(container),
+                container.image_name.clone(),
+                age,
+                status(state),
+                container.name.clone(),
+            ]
+        });
+        let rows: Vec<_> = rows.collect();
+        output::print_table(&["CONTAINER ID", "IMAGE", "CREATED", "STATUS", "NAMES"], &rows)
+    }
+
+    fn listed(&self, store: &Store) -> Result<Vec<(Container, State)>> {
+        let mut listed = Vec::new();
+        for container in store.containers()? {
+            let state = store.state(&container)?;
+            if self.all || state != State::Unmounted {
+                listed.push((container, state));
+            }
+        }
+        Ok(listed)
+    }
+
+    fn id(&self, container: &Container) -> String {
+        if self.no_trunc { container.id.hex() } else { container.id.short() }
+    }
+}
+
+fn status(state: &State) -> String {
+    match state {
+        State::Unmounted => "Unmounted".to_owned(),
+        State::Mounted(places) => match places.first() {
+            Some(place) => {
+                use std::os::unix::ffi::OsStrExt;
+                format!("Mounted on {}", output::escaped(place.as_os_str().as_bytes()))
+            }
+            None => "Mounted elsewhere".to_owned(),
+        },
+    }
+}
+
+fn as_json(store: &Store, container: &Container, state: &State) -> serde_json::Value {
+    let places = match state {
+        State::Unmounted => &[][..],
+        State::Mounted(places) => places,
+    };
+    json!({
+        "id": container.id,
+        "name": container.name,
+        "image": container.image,
+        "image_name": container.image_name,
+        "created": container.created,
+        "mounted": *state != State::Unmounted,
+        "mount_points": places.iter().map(|place| place.to_string_lossy()).collect::<Vec<_>>(),
+        "upper": store.upper(container).to_string_lossy(),
+    })
+}
+
+/// Remove containers with everything that was written in them
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  plyfs umount box && plyfs rm box")]
+pub(super) struct Remove {
+    /// Names, ids or starts of ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+impl Remove {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        let store = context.store()?;
+        output::for_each(&self.containers, |name| {
+            store.remove_container(name)?;
+            output::print_line(name)
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! Verbs on images: load, images, rmi.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::image::{Reference, Timestamp};
+use crate::store::{Image, Source};
+
+use super::{Context, output};
+
+/// Load images from an archive
+///
+/// Reads what docker, podman and skopeo save: docker-archives, OCI archives and OCI layout
+/// directories, plain or compressed with gzip or zstd. Every digest is checked; an archive that
+/// is not what it claims to be is refused and leaves nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  podman save busybox | plyfs load\n  plyfs load -i busybox.tar")]
+pub(super) struct Load {
+    /// Archive to read instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Load {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        let source = match &self.input {
+            Some(path) if path.as_os_str() != "-" => Source::Path(path),
+            _ => Source::Stream(standard_input()?),
+        };
+        for loaded in context.store()?.load(source)? {
+            if self.quiet {
+                continue;
+            }
+            if loaded.references.is_empty() {
+                output::print_line(&format!("Loaded image ID: {}", loaded.id))?;
+            }
+            for reference in &loaded.references {
+                output::print_line(&format!("Loaded image: {}", reference.familiar()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn standard_input() -> Result<File> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let why = "give -i FILE, or redirect standard input, which is a terminal";
+        return Err(Error::Refused(why.to_owned()));
+    }
+    let fd = stdin.as_fd().try_clone_to_owned();
+    fd.map(File::from).map_err(|error| Error::std_io("read", "standard input", &error))
+}
+
+/// List images
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  plyfs images --no-trunc")]
+pub(super) struct List {
+    /// Only images with this repository or repository:tag
+    name: Option<String>,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print ids in full
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+}
+
+impl List {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        let mut images = context.store()?.images()?;
+        if let Some(name) = &self.name {
+            for image in &mut images {
+                image.references.retain(|reference| matches(reference, name));
+            }
+            images.retain(|image| !image.references.is_empty());
+        }
+        if self.json {
+            return output::print_json(&images.iter().map(as_json).collect());
+        }
+        if self.quiet {
+            return images.iter().try_for_each(|image| output::print_line(&self.id(image)));
+        }
+        let rows: Vec<_> = images.iter().flat_map(|image| self.rows(image)).collect();
+        output::print_table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)
+    }
+
+    fn id(&self, image: &Image) -> String {
+        if self.no_trunc { image.id.to_string() } else { image.id.0.short() }
+    }
+
+    /// One row for each of its names.
+    fn rows(&self, image: &Image) -> Vec<Vec<String>> {
+        let row = |repository: &str, tag: &str| {
+            let created = created(image.created.as_deref());
+            vec![repository.into(), tag.into(), self.id(image), created, output::size(image.size)]
+        };
+        if image.references.is_empty() {
+            return vec![row("<none>", "<none>")];
+        }
+        let names = image.references.iter();
+        names.map(|name| row(&name.familiar_repository(), name.tag())).collect()
+    }
+}
+
+/// Whether `filter`, with a tag or without, fits a name.
+fn matches(reference: &Reference, filter: &str) -> bool {
+    let tagged = format!("{filter}:{}", reference.tag());
+    let same = |text: &str| {
+        reference.answers_to(text) || Reference::parse(text).is_ok_and(|full| full == *reference)
+    };
+    same(filter) || same(&tagged)
+}
+
+fn created(text: Option<&str>) -> String {
+    match text.map(Timestamp::parse) {
+        Some(Ok(at)) => output::age(Timestamp::now().unix() - at.unix()),
+        _ => "N/A".to_owned(),
+    }
+}
+
+fn as_json(image: &Image) -> serde_json::Value {
+    json!({
+        "id": image.id,
+        "references": image.references,
+        "created": image.created,
+        "size": image.size,
+        "layers": image.layers,
+    })
+}
+
+/// Remove images, or names of images
+///
+/// A name is taken away; with the last one, or by id, the image goes, and with it every layer
+/// that no other image uses. An image that containers were made from stays.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  plyfs rmi busybox:1.35")]
+pub(super) struct Remove {
+    /// Names, ids or starts of ids
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Remove an image with all its names; one that containers use keeps none, but stays
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Remove {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        let store = context.store()?;
+        output::for_each(&self.images, |image| {
+            let removed = store.remove_image(image, self.force)?;
+            for reference in &removed.untagged {
+                output::print_line(&format!("Untagged: {}", reference.familiar()))?;
+            }
+            if let Some(id) = removed.image {
+                output::print_line(&format!("Deleted: {id}"))?;
+            }
+            removed
+                .layers
+                .iter()
+                .try_for_each(|layer| output::print_line(&format!("Deleted: {layer}")))
+        })
+    }
+}
