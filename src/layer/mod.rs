@@ -12,6 +12,7 @@
 //! | `ids` | uid and gid maps |
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::sys::{self, OwnedFd, stat::Stat};
@@ -52,7 +53,7 @@ pub struct Layer {
     /// Where it was found; for messages only, everything goes through `root`.
     pub path: PathBuf,
     /// Its root directory, an `O_PATH` descriptor.
-    pub root: OwnedFd,
+    pub root: Arc<OwnedFd>,
     /// The attributes of its root.
     pub stat: Stat,
     /// Whether the kernel itself refuses writes through `root`: it is a private read-only clone
@@ -79,6 +80,6 @@ impl Layer {
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
         // An O_PATH descriptor opens without read permission; be sure that it can be listed.
         sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
-        Ok(Layer { index, path: path.to_path_buf(), root, stat, sealed })
+        Ok(Layer { index, path: path.to_path_buf(), root: Arc::new(root), stat, sealed })
     }
 }

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -36,7 +37,7 @@ pub struct Upper {
     /// Where it was found; for messages only.
     pub path: PathBuf,
     /// Its root, an `O_PATH` descriptor.
-    pub root: OwnedFd,
+    pub root: Arc<OwnedFd>,
     /// The attributes of its root when it was mounted.
     pub stat: Stat,
     /// Staging beside it.
@@ -79,7 +80,7 @@ impl Upper {
         tracing::info!(?style, ?namespace, has_xattrs, volatile, "upper layer opened");
         let upper = Upper {
             path: path.to_path_buf(),
-            root,
+            root: Arc::new(root),
             stat,
             work: workdir,
             namespace,
@@ -199,6 +200,12 @@ impl Upper {
             }
             _ => self.publish(staged, dir, name, RenameFlags::empty()),
         }
+    }
+
+    /// Ends its use: staging is emptied and removed.
+    pub fn close(&self) -> FsResult<()> {
+        *self.shared_whiteout.lock() = None;
+        self.work.close()
     }
 
     /// Whether the whiteout of `name` in `dir` is in the form of a `.wh.` file, beside which

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::layer::ids::IdRange;
+
 mod parse;
 
 /// The options of one mount, as data. [`Options::parse`] reads them from `-o` strings.
@@ -74,17 +76,6 @@ pub enum RedirectDir {
     Follow,
     /// Renaming a lower directory gives `EXDEV`; redirects are not followed.
     NoFollow,
-}
-
-/// `count` ids from `outside` (in the layers) on are seen as those from `inside` on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdRange {
-    /// The first id as the merged tree shows it.
-    pub inside: u32,
-    /// The first id as the layers have it.
-    pub outside: u32,
-    /// How many ids.
-    pub count: u32,
 }
 
 /// `passthrough=`.

@@ -1,0 +1,161 @@
+//! Attributes of nodes.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::copy_up::Data;
+use super::node::Node;
+use super::place::At;
+use super::{Caller, HandleId, NodeId, Overlay, SetAttr, SetTime};
+use crate::error::{Errno, FsResult};
+use crate::layer::origin::Origin;
+use crate::layer::xattrs::Mark;
+use crate::sys::stat::Stat;
+use crate::sys::xattr::Target;
+use crate::sys::{OFlags, OwnedFd, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, file, node, xattr};
+
+const SUID: u32 = 0o4000;
+const SGID: u32 = 0o2000;
+const GROUP_EXEC: u32 = 0o0010;
+
+impl Overlay {
+    /// The attributes of a node as users see them; through `handle` where one is given.
+    pub fn getattr(&self, node: NodeId, handle: Option<HandleId>) -> FsResult<Stat> {
+        let node = self.nodes.get(node)?;
+        match handle {
+            Some(handle) => {
+                let file = self.handle_file(handle)?;
+                self.shown(&node, crate::sys::stat::stat_fd(&file)?)
+            }
+            None => self.stat_node(&node),
+        }
+    }
+
+    /// The attributes of a node as users see them.
+    pub(super) fn stat_node(&self, node: &Arc<Node>) -> FsResult<Stat> {
+        let stat = self.at(node, At::stat)?;
+        self.shown(node, stat)
+    }
+
+    /// The attributes that a layer gives, as users see them.
+    pub(super) fn shown(&self, node: &Node, mut stat: Stat) -> FsResult<Stat> {
+        let state = node.state.lock();
+        stat.ino = state.ino;
+        if let Some(dir) = &node.dir {
+            // The true count of a merged directory would take a walk over all its parts; 1 says
+            // "not counted" to those who look (find, and the kernel does the same).
+            let merged = dir.parts().count() > 1;
+            if state.dead {
+                stat.nlink = 0;
+            } else if merged || self.policy.static_nlink {
+                stat.nlink = 1;
+            }
+        } else if state.dead && !node.is_upper() {
+            // The lower inode still has its name; the merged one has not.
+            stat.nlink = stat.nlink.saturating_sub(1);
+        }
+        stat.uid = self.uids.to_view(stat.uid);
+        stat.gid = self.gids.to_view(stat.gid);
+        Ok(stat)
+    }
+
+    /// The inode number to show for an upper file: its origin's, so that it is the same as
+    /// before copy-up, else its own.
+    pub(super) fn upper_ino(&self, dir: &OwnedFd, name: &OsStr, stat: &Stat) -> FsResult<u64> {
+        let own = || self.inode_numbers.visible(stat.dev, stat.ino);
+        let upper = self.upper()?;
+        if !upper.has_xattrs {
+            return Ok(own());
+        }
+        let value = upper.namespace.get(Target::at(dir, name), Mark::Origin)?;
+        let Some(origin) = value.as_deref().and_then(Origin::parse) else { return Ok(own()) };
+        let origin_ino = origin.inode_number();
+        Ok(origin_ino.map_or_else(own, |ino| {
+            self.inode_numbers.visible(self.inode_numbers.first_device(), ino)
+        }))
+    }
+
+    /// Changes attributes; a lower file is copied up first, with as little data as the change
+    /// leaves of it.
+    pub fn setattr(
+        &self,
+        _caller: &Caller,
+        node: NodeId,
+        handle: Option<HandleId>,
+        set: &SetAttr,
+    ) -> FsResult<Stat> {
+        let node = self.nodes.get(node)?;
+        let uid = set.uid.map(|id| self.uids.to_disk(id).ok_or(Errno::INVAL)).transpose()?;
+        let gid = set.gid.map(|id| self.gids.to_disk(id).ok_or(Errno::INVAL)).transpose()?;
+        let data = set.size.map_or(Data::All, Data::Upto);
+        self.copy_up(&node, data)?;
+        if let Some(size) = set.size {
+            self.set_size(&node, handle, size, set.kill_suidgid)?;
+        }
+        let stat = self.at(&node, |at| {
+            let (dir, name) = at.dir_and_name();
+            if uid.is_some() || gid.is_some() {
+                node::set_owner(dir, name, uid, gid)?;
+            }
+            if let Some(mode) = set.mode {
+                node::set_mode(at.path_fd()?, mode)?;
+            }
+            if set.atime.is_some() || set.mtime.is_some() {
+                let times = Timestamps {
+                    last_access: timespec(set.atime),
+                    last_modification: timespec(set.mtime),
+                };
+                node::set_times(dir, name, &times)?;
+            }
+            at.stat()
+        })?;
+        self.shown(&node, stat)
+    }
+
+    fn set_size(
+        &self,
+        node: &Arc<Node>,
+        handle: Option<HandleId>,
+        size: u64,
+        kill: bool,
+    ) -> FsResult<()> {
+        if node.dir.is_some() {
+            return Err(Errno::ISDIR);
+        }
+        let through_handle = match handle {
+            Some(handle) => self.writable_file(handle)?,
+            None => None,
+        };
+        let file = match through_handle {
+            Some(file) => file,
+            None => Arc::new(self.at(node, |at| at.open(OFlags::WRONLY | OFlags::NONBLOCK))?),
+        };
+        file::truncate(&file, size)?;
+        if kill { self.kill_privileges(&file) } else { Ok(()) }
+    }
+
+    /// Takes suid, sgid (of an executable) and file capabilities away, as a write by somebody
+    /// who may not keep them does.
+    pub(super) fn kill_privileges(&self, file: &OwnedFd) -> FsResult<()> {
+        let mode = crate::sys::stat::stat_fd(file)?.mode;
+        let mut kept = mode & !SUID;
+        if mode & GROUP_EXEC != 0 {
+            kept &= !SGID;
+        }
+        if kept != mode {
+            node::set_mode(file, kept)?;
+        }
+        match xattr::remove(Target::fd(file), OsStr::new("security.capability")) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+fn timespec(time: Option<SetTime>) -> Timespec {
+    match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(SetTime::At(time)) => Timespec { tv_sec: time.sec, tv_nsec: time.nsec.into() },
+    }
+}

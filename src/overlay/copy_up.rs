@@ -1,0 +1,374 @@
+//! Copy-up: bringing a lower file into the upper before its first change.
+//!
+//! A copy is made complete (data, owner, mode, xattrs, times, origin) in the workdir, made
+//! durable, and then published by one link or rename; only then does the node lie in the upper.
+//! A crash before that leaves the old file and something in staging that was never visible; a
+//! crash after it leaves the complete new one. Data is fsynced before it is published, also
+//! where it was cloned: a clone published without that is an empty file after a power cut.
+//!
+//! One copy-up of a node runs at a time, under its own lock; users of other files wait for
+//! nothing, but for the moment of publishing in the same directory.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{FileType, XattrFlags};
+
+use super::Overlay;
+use super::layer_dir::LayerDir;
+use super::listing::{Listed, Part};
+use super::node::{Alias, Node, RealKey};
+use super::place::At;
+use crate::error::{Errno, FsResult};
+use crate::layer::origin::Origin;
+use crate::layer::upper::Upper;
+use crate::layer::xattrs::{Mark, is_private};
+use crate::sys::stat::{Stat, Time, stat_fd};
+use crate::sys::xattr::Target;
+use crate::sys::{OFlags, OwnedFd, RenameFlags, Timespec, Timestamps, copy, file, node, xattr};
+
+/// How much of a file's data a change needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Data {
+    /// All of it.
+    All,
+    /// At most the first so many bytes; what follows is about to be cut off.
+    Upto(u64),
+}
+
+/// A complete copy that has no place in the upper yet.
+enum Staged {
+    /// A file without a name: a crash leaves nothing at all.
+    Unnamed(OwnedFd),
+    /// A name in staging.
+    Named(OsString),
+}
+
+impl Overlay {
+    /// Makes sure that `node`, and the directories above it, lie in the upper. The caller holds
+    /// no lock on a directory.
+    ///
+    /// # Errors
+    /// `EROFS` without an upper; what copying may give (`ENOSPC`, `EDQUOT`, `EIO`), with the
+    /// lower file still in place and nothing left behind.
+    pub(super) fn copy_up(&self, node: &Arc<Node>, data: Data) -> FsResult<()> {
+        let upper = self.upper()?;
+        while !node.is_upper() {
+            match node.alias() {
+                Ok(alias) => {
+                    let next = self.first_to_copy(node, alias)?;
+                    let data = if Arc::ptr_eq(&next, node) { data } else { Data::All };
+                    self.copy_up_one(upper, &next, data)?;
+                }
+                Err(Errno::NOENT) if node.dir.is_none() => {
+                    self.copy_up_orphan(upper, node, data)?;
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// The topmost of `node` and the directories above it that is not in the upper.
+    fn first_to_copy(&self, node: &Arc<Node>, alias: Alias) -> FsResult<Arc<Node>> {
+        let mut next = node.clone();
+        let mut parent = alias.parent;
+        while !parent.is_upper() {
+            let above = parent.alias()?.parent;
+            next = std::mem::replace(&mut parent, above);
+        }
+        Ok(next)
+    }
+
+    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, data: Data) -> FsResult<()> {
+        let _one_at_a_time = node.copy_up.lock();
+        if node.is_upper() {
+            return Ok(());
+        }
+        let source = self.lower_place(node)?;
+        let stat = source.stat()?;
+        let staged = self.stage(upper, node.kind, &source, &stat, data)?;
+        let published = self.publish_copy(upper, node, &staged, &stat);
+        if let (Err(_) | Ok(false), Staged::Named(name)) = (&published, &staged) {
+            upper.work.discard(name);
+        }
+        published.map(drop)
+    }
+
+    /// The place of a node that is not copied up; lowers do not change.
+    fn lower_place(&self, node: &Node) -> FsResult<At> {
+        if let Some(dir) = &node.dir {
+            return Ok(At::Fd(self.dir_fds.get(dir.top()?)?));
+        }
+        let lower = node.state.lock().lower.clone();
+        let (dir, name) = lower.ok_or(Errno::STALE)?;
+        Ok(At::Entry(self.dir_fds.get(&dir)?, name))
+    }
+
+    fn stage(
+        &self,
+        upper: &Upper,
+        kind: FileType,
+        source: &At,
+        stat: &Stat,
+        data: Data,
+    ) -> FsResult<Staged> {
+        let origin = self.origin_of(upper, source);
+        if kind == FileType::RegularFile {
+            return stage_file(upper, source, stat, data, origin.as_ref());
+        }
+        let name = upper.work.fresh_name();
+        let staging = upper.work.staging();
+        match kind {
+            FileType::Directory => node::make_dir(staging, &name, 0o700)?,
+            FileType::Symlink => {
+                let (dir, link) = source.dir_and_name();
+                let target = node::read_link(dir, link)?;
+                node::make_symlink(staging, &name, &target)?;
+            }
+            _ => node::make_node(staging, &name, stat.mode, stat.rdev)?,
+        }
+        match dress(upper, &named(upper, &name)?, kind, source, stat, origin.as_ref()) {
+            Ok(()) => Ok(Staged::Named(name)),
+            Err(errno) => {
+                upper.work.discard(&name);
+                Err(errno)
+            }
+        }
+    }
+
+    /// The origin to record on a copy; none where the filesystem has no handles.
+    fn origin_of(&self, upper: &Upper, source: &At) -> Option<Origin> {
+        let (dir, name) = source.dir_and_name();
+        upper.has_xattrs.then(|| Origin::of(dir, name, upper.uuid)).flatten()
+    }
+
+    /// Publishes a copy. Returns `false` where the name was taken away meanwhile: then the
+    /// caller looks again.
+    fn publish_copy(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        staged: &Staged,
+        stat: &Stat,
+    ) -> FsResult<bool> {
+        let Ok(alias) = node.alias() else { return Ok(false) };
+        let dir = alias.parent.directory()?;
+        let state = dir.state.write();
+        let still_there =
+            node.state.lock().names.first().is_some_and(|now| {
+                now.name == alias.name && Arc::ptr_eq(&now.parent, &alias.parent)
+            });
+        if state.dead || !still_there {
+            return Ok(false);
+        }
+        let upper_dir = dir.upper()?;
+        let fd = self.dir_fds.get(upper_dir)?;
+        self.mark_impure(upper, dir, &fd)?;
+        let before = stat_fd(&fd)?;
+        match staged {
+            Staged::Unnamed(file) => node::link_fd(file, &fd, &alias.name)?,
+            Staged::Named(name) => {
+                let staging = upper.work.staging();
+                node::rename(staging, name, &fd, &alias.name, RenameFlags::NOREPLACE)?;
+            }
+        }
+        // The copy is no change that users made: their directory keeps its times.
+        if let Err(errno) = node::set_times(&fd, "".as_ref(), &times_of(&before)) {
+            tracing::warn!(%errno, "cannot restore a directory's times after copy-up");
+        }
+        let copied = At::Entry(fd, alias.name.clone()).stat()?;
+        self.settle(node, upper_dir, &alias, &copied)?;
+        self.relist(dir, |listing| {
+            listing.put(Listed {
+                name: (*alias.name).into(),
+                part: Part::Upper,
+                kind: Some(stat.file_type()),
+                below: true,
+                ino: node.state.lock().ino,
+            });
+        });
+        Ok(true)
+    }
+
+    /// From here on the node lies in the upper.
+    fn settle(
+        &self,
+        node: &Arc<Node>,
+        upper_dir: &Arc<LayerDir>,
+        alias: &Alias,
+        copied: &Stat,
+    ) -> FsResult<()> {
+        match &node.dir {
+            Some(dir) => {
+                let part = LayerDir::child(upper_dir, &alias.name, false);
+                dir.upper.set(part).map_err(|_| Errno::STALE)?;
+            }
+            None => {
+                self.nodes.add_key(node, RealKey { dev: copied.dev, ino: copied.ino })?;
+            }
+        }
+        node.in_upper.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Copies up a file that has no name any more but is still open: into a file without a
+    /// name.
+    fn copy_up_orphan(&self, upper: &Upper, node: &Arc<Node>, data: Data) -> FsResult<()> {
+        let _one_at_a_time = node.copy_up.lock();
+        if node.is_upper() {
+            return Ok(());
+        }
+        let source = self.lower_place(node)?;
+        let stat = source.stat()?;
+        let fd = match stage_file(upper, &source, &stat, data, None)? {
+            Staged::Unnamed(fd) => fd,
+            Staged::Named(name) => {
+                let fd = file::open_path_at(upper.work.staging(), &name)?;
+                upper.work.discard(&name);
+                fd
+            }
+        };
+        node.state.lock().pinned = Some(Arc::new(fd));
+        node.in_upper.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Marks an upper directory as holding entries with an origin, once.
+    pub(super) fn mark_impure(
+        &self,
+        upper: &Upper,
+        dir: &super::node::Directory,
+        fd: &OwnedFd,
+    ) -> FsResult<()> {
+        let known = dir.impure.swap(true, Ordering::Relaxed);
+        let merged = !dir.lowers.is_empty();
+        if !upper.has_xattrs || (known && !merged) {
+            return Ok(());
+        }
+        let marked = upper.namespace.get(Target::fd(fd), Mark::Impure)?.is_some();
+        if marked { Ok(()) } else { upper.set_mark(Target::fd(fd), Mark::Impure, b"y") }
+    }
+}
+
+/// A descriptor of what stands in staging under `name`.
+fn named(upper: &Upper, name: &std::ffi::OsStr) -> FsResult<OwnedFd> {
+    file::open_path_at(upper.work.staging(), name)
+}
+
+fn stage_file(
+    upper: &Upper,
+    source: &At,
+    stat: &Stat,
+    data: Data,
+    origin: Option<&Origin>,
+) -> FsResult<Staged> {
+    let (fd, staged) = new_file(upper)?;
+    let filled = fill(upper, &fd, source, stat, data, origin);
+    match (filled, staged) {
+        (Ok(()), Some(name)) => Ok(Staged::Named(name)),
+        (Ok(()), None) => Ok(Staged::Unnamed(fd)),
+        (Err(errno), Some(name)) => {
+            upper.work.discard(&name);
+            Err(errno)
+        }
+        (Err(errno), None) => Err(errno),
+    }
+}
+
+/// An empty file in staging, without a name where the filesystem can do that.
+fn new_file(upper: &Upper) -> FsResult<(OwnedFd, Option<OsString>)> {
+    match file::create_tmpfile(upper.work.staging(), OFlags::RDWR, 0o600) {
+        Ok(fd) => return Ok((fd, None)),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+        Err(errno) => return Err(errno),
+    }
+    let name = upper.work.fresh_name();
+    let fd = file::create_at(upper.work.staging(), &name, OFlags::RDWR, 0o600)?;
+    Ok((fd, Some(name)))
+}
+
+fn fill(
+    upper: &Upper,
+    fd: &OwnedFd,
+    source: &At,
+    stat: &Stat,
+    data: Data,
+    origin: Option<&Origin>,
+) -> FsResult<()> {
+    let size = match data {
+        Data::All => stat.size,
+        Data::Upto(size) => size.min(stat.size),
+    };
+    if size > 0 {
+        let from = open_lower(source)?;
+        copy::content(&from, fd, size, size == stat.size)?;
+    }
+    dress(upper, fd, FileType::RegularFile, source, stat, origin)?;
+    if size > 0 { upper.sync(fd, false) } else { Ok(()) }
+}
+
+/// Opens a lower file for reading without touching its access time.
+pub(super) fn open_lower(source: &At) -> FsResult<OwnedFd> {
+    match source.open(OFlags::RDONLY | OFlags::NOATIME) {
+        // Only the owner and the privileged may ask for that.
+        Err(Errno::PERM) => source.open(OFlags::RDONLY),
+        other => other,
+    }
+}
+
+/// Gives a staged copy everything but its data. The owner comes first, because a change of owner
+/// takes suid bits and capabilities away; the times come last.
+fn dress(
+    upper: &Upper,
+    fd: &OwnedFd,
+    kind: FileType,
+    source: &At,
+    stat: &Stat,
+    origin: Option<&Origin>,
+) -> FsResult<()> {
+    let own = stat_fd(fd)?;
+    if (own.uid, own.gid) != (stat.uid, stat.gid) {
+        node::set_owner(fd, "".as_ref(), Some(stat.uid), Some(stat.gid))?;
+    }
+    if kind != FileType::Symlink {
+        node::set_mode(fd, stat.mode)?;
+    }
+    copy_xattrs(source, fd)?;
+    if let Some(origin) = origin {
+        match upper.set_mark(Target::fd(fd), Mark::Origin, &origin.to_bytes()) {
+            // User xattrs exist on files and directories only.
+            Err(Errno::PERM | Errno::OPNOTSUPP) => {}
+            other => other?,
+        }
+    }
+    node::set_times(fd, "".as_ref(), &times_of(stat))
+}
+
+/// Copies all xattrs but overlay's own.
+fn copy_xattrs(source: &At, to: &OwnedFd) -> FsResult<()> {
+    for name in xattr::list(source.xattrs())? {
+        if is_private(&name) && crate::layer::xattrs::unescape(&name).is_none() {
+            continue;
+        }
+        let Some(value) = xattr::get(source.xattrs(), &name)? else { continue };
+        match xattr::set(Target::fd(to), &name, &value, XattrFlags::empty()) {
+            // The upper's filesystem lacks this kind; access control must never be lost so.
+            Err(Errno::OPNOTSUPP) if !is_access_control(&name) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn is_access_control(name: &std::ffi::OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"system.posix_acl_") || name.starts_with(b"security.")
+}
+
+/// Access and modification time, to be set elsewhere.
+pub(super) fn times_of(stat: &Stat) -> Timestamps {
+    let spec = |time: Time| Timespec { tv_sec: time.sec, tv_nsec: time.nsec.into() };
+    Timestamps { last_access: spec(stat.atime), last_modification: spec(stat.mtime) }
+}

@@ -1,0 +1,375 @@
+//! Making files, directories, symlinks and nodes.
+//!
+//! Where the upper holds nothing under the name, it is made in place: one atomic call, as the
+//! caller, so that the filesystem itself sees to group inheritance, default ACLs and quotas.
+//! Over a whiteout it is staged complete and then changes places with it, so that no observer
+//! finds the name missing and no crash brings the lower entry back.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, XattrFlags};
+
+use super::layer_dir::{LayerDir, name_of};
+use super::listing::{Listed, Occupant, Part};
+use super::node::{Directory, Node, NodeState, RealKey};
+use super::{Caller, Entry, Name, NodeId, Opened, Overlay};
+use crate::error::{Errno, FsResult, check_name};
+use crate::layer::upper::{Present, Upper};
+use crate::layer::whiteout;
+use crate::layer::xattrs::Mark;
+use crate::sys::creds::{ActAs, own_ids};
+use crate::sys::stat::{Stat, stat_at, stat_fd};
+use crate::sys::xattr::{self, Target};
+use crate::sys::{OFlags, OwnedFd, RenameFlags, file, node};
+
+const SGID: u32 = 0o2000;
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// What is to be made.
+#[derive(Debug, Clone, Copy)]
+enum What<'a> {
+    File(OFlags),
+    Dir,
+    Symlink(&'a OsStr),
+    Node { mode: u32, rdev: u32 },
+}
+
+/// The owner and mode of what is to be made, as they go to disk.
+#[derive(Debug, Clone, Copy)]
+struct Birth {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+impl Overlay {
+    /// Makes a fifo, socket, device or empty regular file; `mode` carries the type.
+    ///
+    /// # Errors
+    /// `EPERM` for the character device 0:0, which is a whiteout on disk.
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+    ) -> FsResult<Entry> {
+        if FileType::from_raw_mode(mode) == FileType::CharacterDevice && rdev == 0 {
+            return Err(Errno::PERM);
+        }
+        let what = What::Node { mode, rdev };
+        self.make(caller, parent, name, what, mode, umask).map(|(entry, _)| entry)
+    }
+
+    /// Makes a directory.
+    pub fn mkdir(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+    ) -> FsResult<Entry> {
+        self.make(caller, parent, name, What::Dir, mode, umask).map(|(entry, _)| entry)
+    }
+
+    /// Makes a symlink.
+    pub fn symlink(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> FsResult<Entry> {
+        self.make(caller, parent, name, What::Symlink(target), 0o777, 0).map(|(entry, _)| entry)
+    }
+
+    /// Makes a regular file and opens it.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: OFlags,
+    ) -> FsResult<(Entry, Opened)> {
+        let what = What::File(flags);
+        let (entry, fd) = self.make(caller, parent, name, what, mode, umask)?;
+        let opened = fd.ok_or(Errno::IO).and_then(|fd| self.open_created(&entry, fd, flags));
+        if opened.is_err() {
+            self.forget(entry.node, 1);
+        }
+        Ok((entry, opened?))
+    }
+
+    fn open_created(&self, entry: &Entry, fd: Arc<OwnedFd>, flags: OFlags) -> FsResult<Opened> {
+        let node = self.nodes.get(entry.node)?;
+        self.handles.insert(node, fd, flags, true, entry.stat.mode)
+    }
+
+    fn make(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        what: What<'_>,
+        mode: u32,
+        umask: u32,
+    ) -> FsResult<(Entry, Option<Arc<OwnedFd>>)> {
+        check_name(name)?;
+        if whiteout::is_reserved_name(name) {
+            return Err(Errno::INVAL);
+        }
+        let parent = self.nodes.get(parent)?;
+        let dir = parent.directory()?;
+        let upper = self.upper()?;
+        let name = name_of(name);
+        self.copy_up(&parent, super::copy_up::Data::All)?;
+
+        let mut state = dir.state.write();
+        if state.dead {
+            return Err(Errno::NOENT);
+        }
+        let occupant = self.occupant(dir, &name)?;
+        if occupant.is_visible() {
+            return Err(Errno::EXIST);
+        }
+        let dir_fd = self.dir_fds.get(dir.upper()?)?;
+        let inherits = inherits_acl(&mut state.default_acl, &dir_fd)?;
+        let birth = self.birth(caller, if inherits { mode } else { mode & !umask })?;
+        let fd = self.place(upper, &dir_fd, &name, what, birth, occupant, inherits)?;
+        let stat = match &fd {
+            Some(fd) => stat_fd(fd)?,
+            None => stat_at(&dir_fd, &name)?,
+        };
+        let node = self.adopt(&parent, dir, &name, &stat)?;
+        let listed = Listed {
+            name: (*name).into(),
+            part: Part::Upper,
+            kind: Some(stat.file_type()),
+            below: occupant.below,
+            ino: node.state.lock().ino,
+        };
+        self.relist(dir, |listing| listing.put(listed));
+        Ok((Entry { node: node.id, stat: self.shown(&node, stat)? }, fd.map(Arc::new)))
+    }
+
+    fn birth(&self, caller: &Caller, mode: u32) -> FsResult<Birth> {
+        let uid = self.uids.to_disk(caller.uid).ok_or(Errno::OVERFLOW)?;
+        let gid = self.gids.to_disk(caller.gid).ok_or(Errno::OVERFLOW)?;
+        Ok(Birth { uid, gid, mode: mode & 0o7777 })
+    }
+
+    /// Makes it on disk.
+    #[expect(clippy::too_many_arguments, reason = "what, where and as whom, of one call")]
+    fn place(
+        &self,
+        upper: &Upper,
+        dir: &OwnedFd,
+        name: &Name,
+        what: What<'_>,
+        birth: Birth,
+        occupant: Occupant,
+        inherits: bool,
+    ) -> FsResult<Option<OwnedFd>> {
+        if occupant.present == Present::Nothing {
+            let acting = ActAs::user(birth.uid, birth.gid);
+            let made = make_at(dir, name, what, birth.mode);
+            drop(acting);
+            match made {
+                // As that user we may lack what the mount grants (a device, an id map): make it
+                // as ourselves and give it away before anybody sees it.
+                Err(Errno::PERM | Errno::ACCESS) if (birth.uid, birth.gid) != own_ids() => {}
+                other => return other,
+            }
+        }
+        let opaque = matches!(what, What::Dir) && occupant.below;
+        let staged = upper.work.fresh_name();
+        let made = stage(upper, dir, &staged, what, birth, inherits, opaque);
+        let fd = match made {
+            Ok(fd) => fd,
+            Err(errno) => {
+                upper.work.discard(&staged);
+                return Err(errno);
+            }
+        };
+        let is_dir = matches!(what, What::Dir);
+        upper.publish_over(&staged, dir, name, occupant.present, is_dir)?;
+        Ok(fd)
+    }
+
+    /// The node of what was just made in the upper.
+    fn adopt(
+        &self,
+        parent: &Arc<Node>,
+        dir: &Directory,
+        name: &Name,
+        stat: &Stat,
+    ) -> FsResult<Arc<Node>> {
+        let key = RealKey { dev: stat.dev, ino: stat.ino };
+        let kind = stat.file_type();
+        let upper_dir = dir.upper()?;
+        let node = self.nodes.intern(key, |id| {
+            let part = LayerDir::child(upper_dir, name, false);
+            let own = (kind == FileType::Directory)
+                .then(|| Directory::new(Some(part), Vec::new(), false));
+            Node::new(id, kind, self.upper_state(stat), own)
+        })?;
+        node.add_name(parent, name);
+        Ok(node)
+    }
+
+    fn upper_state(&self, stat: &Stat) -> NodeState {
+        NodeState {
+            ino: self.inode_numbers.visible(stat.dev, stat.ino),
+            keys: vec![RealKey { dev: stat.dev, ino: stat.ino }],
+            names: Vec::with_capacity(1),
+            lower: None,
+            pinned: None,
+            dead: false,
+        }
+    }
+
+    /// Makes a regular file without a name and opens it (`O_TMPFILE`).
+    pub fn tmpfile(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        mode: u32,
+        umask: u32,
+        flags: OFlags,
+    ) -> FsResult<(Entry, Opened)> {
+        let parent = self.nodes.get(parent)?;
+        let dir = parent.directory()?;
+        self.copy_up(&parent, super::copy_up::Data::All)?;
+        let mut state = dir.state.write();
+        if state.dead {
+            return Err(Errno::NOENT);
+        }
+        let dir_fd = self.dir_fds.get(dir.upper()?)?;
+        let inherits = inherits_acl(&mut state.default_acl, &dir_fd)?;
+        let birth = self.birth(caller, if inherits { mode } else { mode & !umask })?;
+        let acting = ActAs::user(birth.uid, birth.gid);
+        let wanted = super::file::backing_flags(flags) - OFlags::TRUNC;
+        // Without O_EXCL it may be given a name later.
+        let fd = file::create_tmpfile(&dir_fd, wanted | (flags & OFlags::EXCL), birth.mode);
+        drop(acting);
+        let fd = Arc::new(fd?);
+        let stat = stat_fd(&fd)?;
+        let mut own = self.upper_state(&stat);
+        own.pinned = Some(fd.clone());
+        own.dead = true;
+        let kind = FileType::RegularFile;
+        let node = self.nodes.add_unnamed(|id| Node::new(id, kind, own, None))?;
+        let entry = Entry { node: node.id, stat: self.shown(&node, stat)? };
+        let opened = self.handles.insert(node, fd, flags, true, stat.mode)?;
+        Ok((entry, opened))
+    }
+}
+
+/// Whether new entries of the directory inherit an ACL; asked once.
+fn inherits_acl(known: &mut Option<bool>, dir: &OwnedFd) -> FsResult<bool> {
+    if let Some(known) = *known {
+        return Ok(known);
+    }
+    let inherits = match xattr::get_into(Target::fd(dir), OsStr::new(DEFAULT_ACL), &mut []) {
+        Ok(_) | Err(Errno::RANGE) => true,
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => false,
+        Err(errno) => return Err(errno),
+    };
+    *known = Some(inherits);
+    Ok(inherits)
+}
+
+fn make_at(dir: &OwnedFd, name: &OsStr, what: What<'_>, mode: u32) -> FsResult<Option<OwnedFd>> {
+    match what {
+        What::File(flags) => {
+            let flags = super::file::backing_flags(flags) - OFlags::TRUNC;
+            file::create_at(dir, name, flags, mode).map(Some)
+        }
+        What::Dir => node::make_dir(dir, name, mode).map(|()| None),
+        What::Symlink(target) => node::make_symlink(dir, name, target).map(|()| None),
+        What::Node { mode: kind, rdev } => {
+            node::make_node(dir, name, (kind & libc::S_IFMT) | mode, rdev).map(|()| None)
+        }
+    }
+}
+
+/// Makes it complete in staging, as it would have come to be in `dir`.
+fn stage(
+    upper: &Upper,
+    dir: &OwnedFd,
+    staged: &OsStr,
+    what: What<'_>,
+    birth: Birth,
+    inherits: bool,
+    opaque: bool,
+) -> FsResult<Option<OwnedFd>> {
+    let staging = upper.work.staging();
+    let fd = if inherits {
+        make_inheriting(upper, dir, staged, what, birth.mode)?
+    } else {
+        make_at(staging, staged, what, birth.mode)?
+    };
+    let parent = stat_fd(dir)?;
+    let inherits_group = parent.mode & SGID != 0;
+    let gid = if inherits_group { parent.gid } else { birth.gid };
+    let mut mode = birth.mode;
+    if inherits_group && matches!(what, What::Dir) {
+        mode |= SGID;
+    }
+    let made = file::open_path_at(staging, staged)?;
+    let own = stat_fd(&made)?;
+    if (own.uid, own.gid) != (birth.uid, gid) {
+        node::set_owner(&made, "".as_ref(), Some(birth.uid), Some(gid))?;
+    }
+    let now = stat_fd(&made)?.mode & 0o7777;
+    // With an inherited ACL the permission bits come from it; only suid and the like are ours.
+    let wanted = if inherits { (now & 0o777) | (mode & 0o7000) } else { mode };
+    if now != wanted && !matches!(what, What::Symlink(_)) {
+        node::set_mode(&made, wanted)?;
+    }
+    if opaque {
+        upper.set_mark(Target::fd(&made), Mark::Opaque, b"y")?;
+    }
+    Ok(fd)
+}
+
+/// Makes it in a directory of staging that has the default ACL of `dir`, so that the filesystem
+/// computes what is inherited, and moves it out of there.
+fn make_inheriting(
+    upper: &Upper,
+    dir: &OwnedFd,
+    staged: &OsStr,
+    what: What<'_>,
+    mode: u32,
+) -> FsResult<Option<OwnedFd>> {
+    let staging = upper.work.staging();
+    let nest: OsString = upper.work.fresh_name();
+    node::make_dir(staging, &nest, 0o700)?;
+    let made = (|| {
+        let nest_fd = file::open_at(staging, &nest, OFlags::PATH | OFlags::DIRECTORY)?;
+        if let Some(acl) = xattr::get(Target::fd(dir), OsStr::new(DEFAULT_ACL))? {
+            let name = OsStr::new(DEFAULT_ACL);
+            xattr::set(Target::fd(&nest_fd), name, &acl, XattrFlags::empty())?;
+        }
+        let fd = make_at(&nest_fd, staged, what, mode)?;
+        node::rename(&nest_fd, staged, staging, staged, RenameFlags::NOREPLACE)?;
+        Ok(fd)
+    })();
+    upper.work.discard(&nest);
+    made
+}
+
+/// Takes note that ACLs were changed by a user.
+pub(super) fn acl_changed(node: &Node, name: &OsStr) {
+    if name == OsStr::new(DEFAULT_ACL)
+        && let Some(dir) = &node.dir
+    {
+        dir.state.write().default_acl = None;
+    }
+}

@@ -1,0 +1,199 @@
+//! Opening, reading and writing files.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use rustix::fs::FileType;
+
+use super::copy_up::{Data, open_lower};
+use super::handle::Handle;
+use super::node::Node;
+use super::{HandleId, NodeId, Opened, Overlay};
+use crate::error::{Errno, FsResult};
+use crate::sys::stat::stat_fd;
+use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, node};
+
+/// The flags with which a file of a layer is opened for a client's flags.
+///
+/// The kernel turns appending into an offset and direct reads into requests of its own, so a
+/// descriptor of ours has neither; what concerns durability is kept.
+pub(super) fn backing_flags(flags: OFlags) -> OFlags {
+    let kept = OFlags::RWMODE | OFlags::TRUNC | OFlags::DSYNC | OFlags::SYNC;
+    (flags & kept) | OFlags::NONBLOCK
+}
+
+impl Overlay {
+    /// Opens a regular file; for writing it is copied up first, without data that `O_TRUNC`
+    /// would cut off. With `kill_suidgid` the truncation takes privileges away.
+    pub fn open(&self, node: NodeId, flags: OFlags, kill_suidgid: bool) -> FsResult<Opened> {
+        let node = self.nodes.get(node)?;
+        if node.dir.is_some() {
+            return Err(Errno::ISDIR);
+        }
+        let truncates = flags.contains(OFlags::TRUNC);
+        if truncates || (flags & OFlags::RWMODE) != OFlags::RDONLY {
+            self.copy_up(&node, if truncates { Data::Upto(0) } else { Data::All })?;
+        }
+        let (file, upper) = self.open_real(&node, flags)?;
+        if truncates && kill_suidgid {
+            self.kill_privileges(&file)?;
+        }
+        let mode = stat_fd(&file)?.mode;
+        self.handles.insert(node, Arc::new(file), flags, upper, mode)
+    }
+
+    /// Opens the file where it lies now; tells whether that is the upper.
+    fn open_real(&self, node: &Arc<Node>, flags: OFlags) -> FsResult<(OwnedFd, bool)> {
+        let flags = backing_flags(flags);
+        self.at(node, |at| {
+            // Asked before opening: a copy-up in between only means an early re-open.
+            let upper = node.is_upper();
+            let file = if upper { at.open(flags)? } else { open_lower(at)? };
+            Ok((file, upper))
+        })
+    }
+
+    /// The file that a handle reads now: where its node was copied up since, the upper's.
+    pub(super) fn current_file(&self, handle: &Handle) -> FsResult<Arc<OwnedFd>> {
+        if handle.is_outdated() {
+            let (file, _) = self.open_real(&handle.node, OFlags::RDONLY)?;
+            handle.reroute(Arc::new(file));
+        }
+        Ok(handle.file())
+    }
+
+    /// As [`Overlay::current_file`], of a handle's number.
+    pub(super) fn handle_file(&self, handle: HandleId) -> FsResult<Arc<OwnedFd>> {
+        let handle = self.handles.get(handle)?;
+        self.current_file(&handle)
+    }
+
+    /// The file of a handle, if it was opened for writing.
+    pub(super) fn writable_file(&self, handle: HandleId) -> FsResult<Option<Arc<OwnedFd>>> {
+        let handle = self.handles.get(handle)?;
+        if handle.writable { self.current_file(&handle).map(Some) } else { Ok(None) }
+    }
+
+    fn file_to_write(&self, handle: HandleId) -> FsResult<Arc<OwnedFd>> {
+        self.writable_file(handle)?.ok_or(Errno::BADF)
+    }
+
+    /// Reads at `offset`; fewer bytes than `buffer` holds mean the end.
+    pub fn read(&self, handle: HandleId, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
+        file::read_at(self.handle_file(handle)?, buffer, offset)
+    }
+
+    /// Writes at `offset`. With `kill_suidgid` the writer may not keep suid, sgid and file
+    /// capabilities.
+    pub fn write(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        data: &[u8],
+        kill_suidgid: bool,
+    ) -> FsResult<usize> {
+        let file = self.file_to_write(handle)?;
+        if kill_suidgid {
+            self.kill_privileges(&file)?;
+        }
+        file::write_at(&file, data, offset)
+    }
+
+    /// A descriptor of the file is closed. Nothing waits here: writes go to the layer at once.
+    pub fn flush(&self, handle: HandleId) -> FsResult<()> {
+        self.handles.get(handle).map(drop)
+    }
+
+    /// Makes a file, or the entries of a directory, durable; a lower file already is.
+    pub fn fsync(&self, node: NodeId, handle: Option<HandleId>, data_only: bool) -> FsResult<()> {
+        let node = self.nodes.get(node)?;
+        let Some(upper) = self.upper.as_ref().filter(|_| node.is_upper()) else { return Ok(()) };
+        if let Some(dir) = &node.dir {
+            let fd = self.dir_fds.get(dir.upper()?)?;
+            return upper.sync(crate::sys::dir::open_dir(&fd, ".".as_ref())?, data_only);
+        }
+        match handle {
+            Some(handle) => upper.sync(self.handle_file(handle)?, data_only),
+            None => upper.sync(self.open_real(&node, OFlags::RDONLY)?.0, data_only),
+        }
+    }
+
+    /// Closes an open file.
+    pub fn release(&self, handle: HandleId) {
+        drop(self.handles.remove(handle));
+    }
+
+    /// The target of a symlink.
+    pub fn readlink(&self, node: NodeId) -> FsResult<OsString> {
+        let node = self.nodes.get(node)?;
+        if node.kind != FileType::Symlink {
+            return Err(Errno::INVAL);
+        }
+        self.at(&node, |at| {
+            let (dir, name) = at.dir_and_name();
+            node::read_link(dir, name)
+        })
+    }
+
+    /// fallocate(2) with every mode of the upper's filesystem.
+    pub fn fallocate(&self, handle: HandleId, mode: u32, offset: u64, length: u64) -> FsResult<()> {
+        let mode = FallocateFlags::from_bits_retain(mode);
+        file::allocate(self.file_to_write(handle)?, mode, offset, length)
+    }
+
+    /// `SEEK_DATA` and `SEEK_HOLE`; the others need no filesystem.
+    pub fn lseek(&self, handle: HandleId, offset: u64, whence: u32) -> FsResult<u64> {
+        let data = match i32::try_from(whence) {
+            Ok(libc::SEEK_DATA) => true,
+            Ok(libc::SEEK_HOLE) => false,
+            _ => return Err(Errno::INVAL),
+        };
+        file::seek_sparse(self.handle_file(handle)?, offset, data)
+    }
+
+    /// Copies between two open files inside the kernel, as a clone where it can.
+    pub fn copy_file_range(
+        &self,
+        from: HandleId,
+        from_offset: u64,
+        to: HandleId,
+        to_offset: u64,
+        length: u64,
+    ) -> FsResult<usize> {
+        let source = self.handle_file(from)?;
+        let target = self.file_to_write(to)?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(i32::MAX as usize);
+        file::copy_range(source, from_offset, target, to_offset, length)
+    }
+
+    /// The inode flags (`chattr`).
+    pub fn inode_flags(&self, node: NodeId, handle: Option<HandleId>) -> FsResult<u32> {
+        let node = self.nodes.get(node)?;
+        let file = self.for_ioctl(&node, handle)?;
+        file::inode_flags(&file).map(|flags| flags.bits())
+    }
+
+    /// Sets the inode flags; the file is copied up first.
+    pub fn set_inode_flags(
+        &self,
+        node: NodeId,
+        handle: Option<HandleId>,
+        flags: u32,
+    ) -> FsResult<()> {
+        let node = self.nodes.get(node)?;
+        self.copy_up(&node, Data::All)?;
+        let file = self.for_ioctl(&node, handle)?;
+        file::set_inode_flags(&file, IFlags::from_bits_retain(flags))
+    }
+
+    fn for_ioctl(&self, node: &Arc<Node>, handle: Option<HandleId>) -> FsResult<Arc<OwnedFd>> {
+        match handle {
+            Some(handle) => self.handle_file(handle),
+            None if node.dir.is_some() || node.kind == FileType::RegularFile => {
+                let fd = self.at(node, |at| at.open(OFlags::RDONLY | OFlags::NONBLOCK))?;
+                Ok(Arc::new(fd))
+            }
+            None => Err(Errno::NOTTY),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Directories within one layer, and the bounded set of descriptors kept open for them.
+
+use std::ffi::OsStr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+
+use super::Name;
+use crate::error::FsResult;
+use crate::layer::LayerIndex;
+use crate::sys::{OFlags, OwnedFd, file};
+
+/// A directory of one layer: how to reach it again, whatever is open.
+///
+/// In a lower the place never changes. In the upper a rename moves it, see [`DirFds::moving`].
+#[derive(Debug)]
+pub struct LayerDir {
+    id: u64,
+    /// The layer it is in.
+    pub layer: LayerIndex,
+    /// Whiteouts in xattr form may be inside.
+    pub xattr_whiteouts: bool,
+    place: RwLock<Place>,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Root(Arc<OwnedFd>),
+    Child { parent: Arc<LayerDir>, name: Name },
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl LayerDir {
+    fn new(layer: LayerIndex, xattr_whiteouts: bool, place: Place) -> Arc<LayerDir> {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Arc::new(LayerDir { id, layer, xattr_whiteouts, place: RwLock::new(place) })
+    }
+
+    /// The root of a layer.
+    pub fn root(layer: LayerIndex, fd: Arc<OwnedFd>, xattr_whiteouts: bool) -> Arc<LayerDir> {
+        LayerDir::new(layer, xattr_whiteouts, Place::Root(fd))
+    }
+
+    /// The directory `name` in `parent`.
+    pub fn child(parent: &Arc<LayerDir>, name: &Name, xattr_whiteouts: bool) -> Arc<LayerDir> {
+        let place = Place::Child { parent: parent.clone(), name: name.clone() };
+        LayerDir::new(parent.layer, xattr_whiteouts, place)
+    }
+
+    /// The components of its path from the root of its layer.
+    pub fn components(self: &Arc<LayerDir>) -> Vec<Name> {
+        let mut names = Vec::new();
+        let mut dir = self.clone();
+        loop {
+            let place = dir.place.read().clone();
+            match place {
+                Place::Root(_) => break,
+                Place::Child { parent, name } => {
+                    names.push(name);
+                    dir = parent;
+                }
+            }
+        }
+        names.reverse();
+        names
+    }
+}
+
+/// A bounded set of open `O_PATH` descriptors of directories, least recently used first out.
+///
+/// The descriptors are only a cache: a directory is opened again from its parent, one
+/// component at a time, so that no path is ever joined to one string (it could exceed
+/// `PATH_MAX`) and no symlink is ever followed.
+#[derive(Debug)]
+pub struct DirFds {
+    shards: Vec<Mutex<LruCache<u64, Arc<OwnedFd>>>>,
+    /// Odd while a directory of the upper is being moved; changes with each move.
+    moves: AtomicU64,
+}
+
+const SHARDS: usize = 8;
+
+impl DirFds {
+    /// A set that keeps at most about `capacity` descriptors.
+    pub fn new(capacity: usize) -> DirFds {
+        let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
+        let shards = (0..SHARDS).map(|_| Mutex::new(LruCache::new(each))).collect();
+        DirFds { shards, moves: AtomicU64::new(0) }
+    }
+
+    fn shard(&self, id: u64) -> Option<&Mutex<LruCache<u64, Arc<OwnedFd>>>> {
+        self.shards.get(id as usize % SHARDS)
+    }
+
+    fn cached(&self, dir: &LayerDir) -> Option<Arc<OwnedFd>> {
+        self.shard(dir.id)?.lock().get(&dir.id).cloned()
+    }
+
+    /// Keeps `fd` as the descriptor of `dir`.
+    pub fn keep(&self, dir: &LayerDir, fd: Arc<OwnedFd>) {
+        if let Some(shard) = self.shard(dir.id) {
+            // The one that falls out is closed after the lock is released.
+            let fallen = shard.lock().push(dir.id, fd);
+            drop(fallen);
+        }
+    }
+
+    /// An `O_PATH` descriptor of `dir`.
+    pub fn get(&self, dir: &Arc<LayerDir>) -> FsResult<Arc<OwnedFd>> {
+        if let Some(fd) = self.cached(dir) {
+            return Ok(fd);
+        }
+        loop {
+            let before = self.moves.load(Ordering::Acquire);
+            let opened = self.walk(dir);
+            if before.is_multiple_of(2) && self.moves.load(Ordering::Acquire) == before {
+                return opened;
+            }
+            // A directory was moved while we walked: what we found may be another one.
+            if let Some(shard) = self.shard(dir.id) {
+                shard.lock().pop(&dir.id);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn walk(&self, dir: &Arc<LayerDir>) -> FsResult<Arc<OwnedFd>> {
+        let mut missing = Vec::new();
+        let mut at = dir.clone();
+        let mut fd = loop {
+            if let Some(fd) = self.cached(&at) {
+                break fd;
+            }
+            let place = at.place.read().clone();
+            match place {
+                Place::Root(fd) => break fd,
+                Place::Child { parent, name } => {
+                    missing.push((at, name));
+                    at = parent;
+                }
+            }
+        };
+        while let Some((child, name)) = missing.pop() {
+            fd = Arc::new(file::open_at(&fd, &name, OFlags::PATH | OFlags::DIRECTORY)?);
+            self.keep(&child, fd.clone());
+        }
+        Ok(fd)
+    }
+
+    /// Runs `rename`, which moves the upper directory `dir` to `name` in `parent`. Walks that
+    /// overlap with it are repeated. Calls must not overlap: the caller holds the lock on
+    /// directory moves.
+    pub fn moving<T>(
+        &self,
+        dir: &LayerDir,
+        parent: &Arc<LayerDir>,
+        name: &Name,
+        rename: impl FnOnce() -> FsResult<T>,
+    ) -> FsResult<T> {
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        let done = rename();
+        if done.is_ok() {
+            *dir.place.write() = Place::Child { parent: parent.clone(), name: name.clone() };
+        }
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        done
+    }
+}
+
+/// A name as the tables keep it.
+pub fn name_of(name: &OsStr) -> Name {
+    Arc::from(name)
+}

@@ -1,0 +1,97 @@
+//! Hard links.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::copy_up::Data;
+use super::layer_dir::name_of;
+use super::listing::{Listed, Part};
+use super::node::{Node, RealKey};
+use super::place::At;
+use super::{Entry, Name, NodeId, Overlay};
+use crate::error::{Errno, FsResult, check_name};
+use crate::layer::upper::{Present, Upper};
+use crate::layer::whiteout;
+use crate::sys::stat::stat_at;
+use crate::sys::{OwnedFd, node};
+
+impl Overlay {
+    /// Gives a file the further name `name` in `parent`; a lower file is copied up first.
+    pub fn link(&self, file: NodeId, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
+        check_name(name)?;
+        if whiteout::is_reserved_name(name) {
+            return Err(Errno::INVAL);
+        }
+        let file = self.nodes.get(file)?;
+        let parent = self.nodes.get(parent)?;
+        if file.dir.is_some() {
+            return Err(Errno::PERM);
+        }
+        let dir = parent.directory()?;
+        let upper = self.upper()?;
+        let name = name_of(name);
+        self.copy_up(&parent, Data::All)?;
+        self.copy_up(&file, Data::All)?;
+        // Linking goes through a descriptor, so that no lock on the source's directory is
+        // needed beside the one on the target's.
+        let source = self.at(&file, At::path_fd)?;
+
+        let state = dir.state.write();
+        if state.dead {
+            return Err(Errno::NOENT);
+        }
+        let occupant = self.occupant(dir, &name)?;
+        if occupant.is_visible() {
+            return Err(Errno::EXIST);
+        }
+        let fd = self.dir_fds.get(dir.upper()?)?;
+        if !file.state.lock().keys.is_empty() {
+            self.mark_impure(upper, dir, &fd)?;
+        }
+        place_link(upper, &source, &fd, &name, occupant.present)?;
+        let stat = stat_at(&fd, &name)?;
+        self.gained_name(&file, &parent, &name, RealKey { dev: stat.dev, ino: stat.ino })?;
+        let listed = Listed {
+            name: (*name).into(),
+            part: Part::Upper,
+            kind: Some(stat.file_type()),
+            below: occupant.below,
+            ino: file.state.lock().ino,
+        };
+        self.relist(dir, |listing| listing.put(listed));
+        self.nodes.count_lookup(&file);
+        Ok(Entry { node: file.id, stat: self.shown(&file, stat)? })
+    }
+
+    fn gained_name(
+        &self,
+        file: &Arc<Node>,
+        parent: &Arc<Node>,
+        name: &Name,
+        key: RealKey,
+    ) -> FsResult<()> {
+        file.add_name(parent, name);
+        let mut state = file.state.lock();
+        state.dead = false;
+        state.pinned = None;
+        let known = state.keys.contains(&key);
+        drop(state);
+        // A file made without a name had nothing that leads to it.
+        if known { self.nodes.ensure_key(file, key) } else { self.nodes.add_key(file, key) }
+    }
+}
+
+fn place_link(
+    upper: &Upper,
+    source: &OwnedFd,
+    dir: &OwnedFd,
+    name: &Name,
+    present: Present,
+) -> FsResult<()> {
+    if present == Present::Nothing {
+        return node::link_fd(source, dir, name);
+    }
+    let staged = upper.work.fresh_name();
+    node::link_fd(source, upper.work.staging(), &staged)?;
+    upper.publish_over(&staged, dir, name, present, false)
+}

@@ -1,0 +1,240 @@
+//! The merged entries of one directory, kept in memory.
+//!
+//! One structure serves readdir (in the order of cookies), lookups (a name that is not in it
+//! does not exist) and changes (whether a removed name needs a whiteout).
+//!
+//! A cookie is a hash of the name: it is the same in every listing of the directory, whether the
+//! old one was thrown away in between or the daemon was restarted, so that telldir and seekdir
+//! need no state in a directory handle, and an entry that stays is met exactly once however many
+//! others come and go.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hasher};
+use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::FileType;
+
+use crate::layer::upper::Present;
+
+/// Where the topmost entry of a name lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// In the upper.
+    Upper,
+    /// In the directory's lower of this number.
+    Lower(u16),
+}
+
+/// What the layers hold under one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The name.
+    pub name: Box<OsStr>,
+    /// Where the topmost entry lies.
+    pub part: Part,
+    /// Its type; `None` for a whiteout.
+    pub kind: Option<FileType>,
+    /// Whether a lower entry would show if the topmost one were gone.
+    pub below: bool,
+    /// The inode number that users see.
+    pub ino: u64,
+}
+
+/// What a name means to someone who wants to change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupant {
+    /// What the upper holds.
+    pub present: Present,
+    /// Whether a lower entry shows, or would if the upper's were gone.
+    pub below: bool,
+}
+
+impl Occupant {
+    /// Nothing anywhere.
+    pub const NONE: Occupant = Occupant { present: Present::Nothing, below: false };
+
+    /// Whether users see the name.
+    pub fn is_visible(self) -> bool {
+        match self.present {
+            Present::Nothing => self.below,
+            Present::Whiteout => false,
+            Present::File | Present::Dir => true,
+        }
+    }
+}
+
+impl Listed {
+    /// As an [`Occupant`].
+    pub fn occupant(&self) -> Occupant {
+        match (self.part, self.kind) {
+            (Part::Upper, None) => Occupant { present: Present::Whiteout, below: self.below },
+            (Part::Upper, Some(FileType::Directory)) => {
+                Occupant { present: Present::Dir, below: self.below }
+            }
+            (Part::Upper, Some(_)) => Occupant { present: Present::File, below: self.below },
+            (Part::Lower(_), kind) => Occupant { present: Present::Nothing, below: kind.is_some() },
+        }
+    }
+}
+
+/// The cookie of `.`.
+pub const DOT: u64 = 1;
+/// The cookie of `..`.
+pub const DOT_DOT: u64 = 2;
+const FIRST: u64 = 3;
+
+/// The merged entries of one directory, by cookie.
+#[derive(Debug, Default)]
+pub struct Listing {
+    entries: BTreeMap<u64, Listed>,
+}
+
+/// The cookie that a name has unless another one got it first: 62 bits of a hash, so that it is
+/// positive in every interface and leaves room to step aside.
+fn natural_cookie(name: &OsStr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name.as_bytes());
+    (hasher.finish() >> 2).max(FIRST)
+}
+
+impl Listing {
+    /// The cookie at which `name` is, or else at which it would be put.
+    fn place(&self, name: &OsStr) -> (u64, bool) {
+        let mut cookie = natural_cookie(name);
+        // Names that share a hash stand in a row without a gap (`remove` sees to that).
+        while let Some(entry) = self.entries.get(&cookie) {
+            if *entry.name == *name {
+                return (cookie, true);
+            }
+            cookie += 1;
+        }
+        (cookie, false)
+    }
+
+    /// What is listed under `name`, whiteouts included.
+    pub fn get(&self, name: &OsStr) -> Option<&Listed> {
+        let (cookie, found) = self.place(name);
+        if found { self.entries.get(&cookie) } else { None }
+    }
+
+    /// Adds or replaces the entry of a name.
+    pub fn put(&mut self, entry: Listed) {
+        let (cookie, _) = self.place(&entry.name);
+        self.entries.insert(cookie, entry);
+    }
+
+    /// Takes note that a lower layer has an entry (or a whiteout) for a name that a layer above
+    /// already decided, or adds it. Layers are given topmost first.
+    pub fn put_below(&mut self, entry: Listed, decided: &mut HashSet<u64>) {
+        let (cookie, found) = self.place(&entry.name);
+        if !found {
+            self.entries.insert(cookie, entry);
+        } else if let Some(top) = self.entries.get_mut(&cookie)
+            && top.part != entry.part
+            // Only the next layer that has the name counts: a whiteout there hides all below it.
+            && decided.insert(cookie)
+        {
+            top.below = entry.kind.is_some();
+        } else if let Some(top) = self.entries.get_mut(&cookie)
+            && top.part == entry.part
+            && top.kind.is_none()
+        {
+            // A `.wh.` file beside the entry it is named for hides only what lies below.
+            *top = entry;
+        }
+    }
+
+    /// Removes the entry of a name.
+    pub fn remove(&mut self, name: &OsStr) {
+        let (mut cookie, found) = self.place(name);
+        if !found {
+            return;
+        }
+        self.entries.remove(&cookie);
+        // Those that had stepped aside for it move up, or they could not be found any more.
+        while let Some(next) = self.entries.get(&(cookie + 1)) {
+            if natural_cookie(&next.name) > cookie {
+                break;
+            }
+            if let Some(next) = self.entries.remove(&(cookie + 1)) {
+                self.entries.insert(cookie, next);
+            }
+            cookie += 1;
+        }
+    }
+
+    /// The visible entries after `cookie`, in order.
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Listed)> {
+        let range = (Bound::Excluded(cookie.max(FIRST - 1)), Bound::Unbounded);
+        self.entries.range(range).filter(|(_, e)| e.kind.is_some()).map(|(c, e)| (*c, e))
+    }
+
+    /// Forgets the whiteouts of names that no upper can ever uncover: those of lowers.
+    pub fn drop_lower_whiteouts(&mut self) {
+        self.entries.retain(|_, e| e.kind.is_some() || e.part == Part::Upper);
+    }
+
+    /// How many names it holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no visible entry.
+    pub fn is_empty(&self) -> bool {
+        self.after(0).next().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(name: &str, part: Part, kind: Option<FileType>) -> Listed {
+        Listed { name: OsStr::new(name).into(), part, kind, below: false, ino: 1 }
+    }
+
+    #[test]
+    fn the_topmost_decides_and_the_next_tells_what_is_below() {
+        let file = Some(FileType::RegularFile);
+        let mut listing = Listing::default();
+        let mut seen = HashSet::new();
+        for (name, part, kind) in [
+            ("a", Part::Upper, file),
+            ("b", Part::Upper, None),
+            ("a", Part::Lower(0), None),
+            ("b", Part::Lower(0), file),
+            ("a", Part::Lower(1), file),
+            ("c", Part::Lower(1), file),
+        ] {
+            listing.put_below(listed(name, part, kind), &mut seen);
+        }
+        let occupant = |name: &str| listing.get(OsStr::new(name)).map(Listed::occupant);
+        assert_eq!(occupant("a"), Some(Occupant { present: Present::File, below: false }));
+        assert_eq!(occupant("b"), Some(Occupant { present: Present::Whiteout, below: true }));
+        assert_eq!(occupant("c"), Some(Occupant { present: Present::Nothing, below: true }));
+        assert_eq!(listing.after(0).count(), 2);
+    }
+
+    #[test]
+    fn every_name_is_met_once_while_others_come_and_go() {
+        let file = Some(FileType::RegularFile);
+        let mut listing = Listing::default();
+        for i in 0..1000 {
+            listing.put(listed(&format!("f{i}"), Part::Upper, file));
+        }
+        let mut met = std::collections::HashSet::new();
+        let mut cookie = 0;
+        loop {
+            let next = listing.after(cookie).next().map(|(next, entry)| (next, entry.name.clone()));
+            let Some((next, name)) = next else { break };
+            assert!(met.insert(name));
+            cookie = next;
+            let gone = format!("f{}", met.len() + 500);
+            listing.remove(OsStr::new(&gone));
+            listing.put(listed(&format!("new{}", met.len()), Part::Upper, file));
+        }
+        assert!((0..=500).all(|i| met.contains(OsStr::new(&format!("f{i}")))));
+    }
+}

@@ -1,0 +1,385 @@
+//! The merge rule: what a name in a merged directory is.
+//!
+//! Layers are asked topmost first. The first that has the name decides; a whiteout there means
+//! that it does not exist. A directory merges with directories of the name in the layers below,
+//! until one is opaque, a whiteout or no directory. A redirect makes the layers below look at
+//! another name, or from their roots along another path.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::FileType;
+
+use super::layer_dir::{LayerDir, name_of};
+use super::listing::{Listed, Listing, Occupant, Part};
+use super::node::{Directory, Node, NodeState, RealKey};
+use super::{Entry, Name, NodeId, Overlay};
+use crate::error::{Errno, FsResult, check_name};
+use crate::layer::redirect::Redirect;
+use crate::layer::upper::Present;
+use crate::layer::xattrs::DirMarks;
+use crate::layer::{LayerIndex, Probe, entry, probe, whiteout};
+use crate::sys::stat::Stat;
+
+/// What was found under a name.
+#[derive(Debug)]
+pub(super) struct Merged {
+    /// Where the topmost entry lies: the directory that holds it, and its name there.
+    pub place: (Arc<LayerDir>, Name),
+    /// The attributes of the topmost entry.
+    pub stat: Stat,
+    /// For a directory: its parts, topmost first, with their attributes.
+    pub parts: Vec<(Arc<LayerDir>, Stat)>,
+    /// For a directory: its upper part holds entries with an origin.
+    pub impure: bool,
+}
+
+impl Merged {
+    fn is_upper(&self) -> bool {
+        self.place.0.layer.is_upper()
+    }
+
+    /// The inode that tells it apart: of a merged directory the topmost lower one, which stays
+    /// the same when the directory is copied up.
+    fn key(&self) -> RealKey {
+        let lower = self.parts.iter().find(|(dir, _)| !dir.layer.is_upper());
+        let stat = lower.map_or(&self.stat, |(_, stat)| stat);
+        RealKey { dev: stat.dev, ino: stat.ino }
+    }
+}
+
+/// Where the layers below the present one look for the lower part of a directory.
+enum Search {
+    /// In the same merged directory under this name.
+    Here(Name),
+    /// From their roots along this path.
+    FromRoot(Vec<OsString>),
+}
+
+impl Search {
+    fn redirected(self, redirect: Option<Redirect>) -> Search {
+        match redirect {
+            None => self,
+            Some(Redirect::Absolute(path)) => Search::FromRoot(path),
+            Some(Redirect::Sibling(name)) => Search::Here(name_of(&name)),
+        }
+    }
+}
+
+impl Overlay {
+    /// Finds `name` in the directory `parent` and counts a lookup of what is there.
+    ///
+    /// # Errors
+    /// `ENOENT` where there is nothing; the kernel may remember that.
+    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
+        check_name(name)?;
+        let parent = self.nodes.get(parent)?;
+        let dir = parent.directory()?;
+        let state = dir.state.read();
+        if state.dead {
+            return Err(Errno::NOENT);
+        }
+        self.lookup_in(&parent, dir, name)
+    }
+
+    /// As [`Overlay::lookup`], for a caller that holds the lock on the directory's entries.
+    pub(super) fn lookup_in(
+        &self,
+        parent: &Arc<Node>,
+        dir: &Directory,
+        name: &OsStr,
+    ) -> FsResult<Entry> {
+        let name = name_of(name);
+        let merged = self.find(dir, &name)?.ok_or(Errno::NOENT)?;
+        self.intern(parent, &name, merged)
+    }
+
+    /// What `name` is in the directory, from its listing where that is kept.
+    pub(super) fn find(&self, dir: &Directory, name: &Name) -> FsResult<Option<Merged>> {
+        if whiteout::is_reserved_name(name) {
+            return Ok(None);
+        }
+        self.list_if_worthwhile(dir)?;
+        let parts: Vec<&Arc<LayerDir>> = dir.parts().collect();
+        let listing = dir.listing.read();
+        let Some(listing) = listing.as_ref() else {
+            dir.direct_lookups.fetch_add(1, Ordering::Relaxed);
+            return self.merge(&parts, name, true);
+        };
+        let Some(listed) = listing.get(name).filter(|listed| listed.kind.is_some()) else {
+            return Ok(None);
+        };
+        let first = first_part(dir, listed.part);
+        self.merge(parts.get(first..).unwrap_or_default(), name, listed.below)
+    }
+
+    /// The merge rule. `below` is false where it is known that no layer but the first of
+    /// `parts` has the name.
+    pub(super) fn merge(
+        &self,
+        parts: &[&Arc<LayerDir>],
+        name: &Name,
+        below: bool,
+    ) -> FsResult<Option<Merged>> {
+        let mut search = Search::Here(name.clone());
+        let mut found: Option<Merged> = None;
+        for (i, part) in parts.iter().enumerate() {
+            let Search::Here(name) = &search else { break };
+            if found.is_some() && !below && **name == *parts_name(&found, name) {
+                break;
+            }
+            let fd = self.dir_fds.get(part)?;
+            let last = i + 1 == parts.len();
+            match (probe(&fd, name, part.xattr_whiteouts, last)?, &mut found) {
+                (Probe::Absent, _) => {}
+                (Probe::Whiteout, _) | (Probe::File(_), Some(_)) => return Ok(found),
+                (Probe::File(stat), None) => {
+                    let place = ((*part).clone(), name.clone());
+                    return Ok(Some(Merged { place, stat, parts: Vec::new(), impure: false }));
+                }
+                (Probe::Dir(stat), _) => {
+                    let marks = self.marks(part, &fd, name)?;
+                    let child = LayerDir::child(part, name, marks.xattr_whiteouts);
+                    add_part(&mut found, part, name, child, stat, marks.impure);
+                    if marks.opaque {
+                        return Ok(found);
+                    }
+                    search = search.redirected(marks.redirect);
+                }
+            }
+        }
+        if let (Search::FromRoot(path), Some(merged)) = (search, &mut found) {
+            self.merge_redirected(merged, path)?;
+        }
+        Ok(found)
+    }
+
+    /// Goes on below a directory whose redirect is an absolute path.
+    fn merge_redirected(&self, merged: &mut Merged, mut path: Vec<OsString>) -> FsResult<()> {
+        let from = merged.parts.last().map_or(LayerIndex::UPPER, |(dir, _)| dir.layer);
+        for root in self.lower_roots.iter().filter(|root| root.layer > from) {
+            let step = self.walk_layer(root, &path)?;
+            if let Some(part) = step.found {
+                merged.parts.push(part);
+            }
+            if step.stop {
+                break;
+            }
+            path = step.path;
+        }
+        Ok(())
+    }
+
+    /// Looks up a path in one layer, from its root.
+    fn walk_layer(&self, root: &Arc<LayerDir>, path: &[OsString]) -> FsResult<Step> {
+        let mut step = Step { found: None, stop: false, path: path.to_vec() };
+        let mut at = root.clone();
+        for (i, component) in path.iter().enumerate() {
+            let fd = self.dir_fds.get(&at)?;
+            let stat = match probe(&fd, component, at.xattr_whiteouts, false)? {
+                Probe::Absent => return Ok(step),
+                Probe::Whiteout | Probe::File(_) => {
+                    step.stop = true;
+                    return Ok(step);
+                }
+                Probe::Dir(stat) => stat,
+            };
+            let name = name_of(component);
+            let marks = self.marks(&at, &fd, &name)?;
+            step.stop |= marks.opaque;
+            if let Some(redirect) = marks.redirect {
+                step.redirect(redirect, path.len() - i - 1);
+            }
+            at = LayerDir::child(&at, &name, marks.xattr_whiteouts);
+            if i + 1 == path.len() {
+                step.found = Some((at.clone(), stat));
+            }
+        }
+        Ok(step)
+    }
+
+    /// The marks of the directory `name` in `parent`; none where nothing lies below its layer.
+    fn marks(
+        &self,
+        parent: &LayerDir,
+        fd: &crate::sys::OwnedFd,
+        name: &OsStr,
+    ) -> FsResult<DirMarks> {
+        if self.is_bottom(parent.layer) {
+            return Ok(DirMarks::default());
+        }
+        entry::marks_of(fd, name, self.redirect_trust(parent.layer))
+    }
+
+    /// The node of what was found, with one lookup counted.
+    fn intern(&self, parent: &Arc<Node>, name: &Name, merged: Merged) -> FsResult<Entry> {
+        let key = merged.key();
+        let is_upper = merged.is_upper();
+        let stat = merged.stat;
+        let ino = self.ino_of(parent.directory()?, &merged)?;
+        let node = self.nodes.intern(key, |id| new_node(id, key, ino, merged))?;
+        if node.kind != stat.file_type() {
+            // A number used again while its old node lives would mix two files.
+            self.nodes.forget(node.id, 1);
+            return Err(Errno::STALE);
+        }
+        node.add_name(parent, name);
+        let shown = if node.is_upper() == is_upper {
+            self.shown(&node, stat)
+        } else {
+            self.stat_node(&node)
+        };
+        match shown {
+            Ok(stat) => Ok(Entry { node: node.id, stat }),
+            Err(errno) => {
+                self.nodes.forget(node.id, 1);
+                Err(errno)
+            }
+        }
+    }
+
+    /// The inode number to show for what was found in the directory `dir`.
+    pub(super) fn ino_of(&self, dir: &Directory, merged: &Merged) -> FsResult<u64> {
+        let key = merged.key();
+        let impure = dir.impure.load(Ordering::Relaxed);
+        let only_upper = merged.parts.iter().all(|(dir, _)| dir.layer.is_upper());
+        if merged.is_upper() && only_upper && impure {
+            let fd = self.dir_fds.get(&merged.place.0)?;
+            return self.upper_ino(&fd, &merged.place.1, &merged.stat);
+        }
+        Ok(self.inode_numbers.visible(key.dev, key.ino))
+    }
+
+    /// What the layers hold under a name that is to be changed.
+    pub(super) fn occupant(&self, dir: &Directory, name: &Name) -> FsResult<Occupant> {
+        if let Some(listing) = dir.listing.read().as_ref() {
+            return Ok(listing.get(name).map_or(Occupant::NONE, Listed::occupant));
+        }
+        let mut occupant = Occupant::NONE;
+        if let Some(upper) = dir.upper.get() {
+            let fd = self.dir_fds.get(upper)?;
+            occupant.present = match probe(&fd, name, upper.xattr_whiteouts, false)? {
+                Probe::Absent => Present::Nothing,
+                Probe::Whiteout => Present::Whiteout,
+                Probe::File(_) => Present::File,
+                Probe::Dir(_) => Present::Dir,
+            };
+        }
+        for (i, lower) in dir.lowers.iter().enumerate() {
+            let fd = self.dir_fds.get(lower)?;
+            let last = i + 1 == dir.lowers.len();
+            match probe(&fd, name, lower.xattr_whiteouts, last)? {
+                Probe::Absent => {}
+                Probe::Whiteout => break,
+                Probe::File(_) | Probe::Dir(_) => {
+                    occupant.below = true;
+                    break;
+                }
+            }
+        }
+        Ok(occupant)
+    }
+}
+
+/// What one layer adds to a redirected directory.
+struct Step {
+    found: Option<(Arc<LayerDir>, Stat)>,
+    stop: bool,
+    path: Vec<OsString>,
+}
+
+impl Step {
+    /// Changes the path that the layers below follow: everything before its last `rest`
+    /// components was redirected.
+    fn redirect(&mut self, redirect: Redirect, rest: usize) {
+        let split = self.path.len().saturating_sub(rest);
+        let tail = self.path.split_off(split);
+        match redirect {
+            Redirect::Absolute(path) => self.path = path,
+            Redirect::Sibling(name) => {
+                self.path.pop();
+                self.path.push(name);
+            }
+        }
+        self.path.extend(tail);
+    }
+}
+
+fn parts_name<'a>(found: &'a Option<Merged>, name: &'a Name) -> &'a OsStr {
+    found.as_ref().map_or(name, |merged| &merged.place.1)
+}
+
+fn add_part(
+    found: &mut Option<Merged>,
+    parent: &Arc<LayerDir>,
+    name: &Name,
+    child: Arc<LayerDir>,
+    stat: Stat,
+    impure: bool,
+) {
+    match found {
+        Some(merged) => merged.parts.push((child, stat)),
+        None => {
+            let place = (parent.clone(), name.clone());
+            *found = Some(Merged { place, stat, parts: vec![(child, stat)], impure });
+        }
+    }
+}
+
+fn new_node(id: NodeId, key: RealKey, ino: u64, merged: Merged) -> Node {
+    let kind = merged.stat.file_type();
+    let is_upper = merged.is_upper();
+    let is_dir = kind == FileType::Directory;
+    let state = NodeState {
+        ino,
+        keys: vec![key],
+        names: Vec::with_capacity(1),
+        lower: (!is_dir && !is_upper).then_some(merged.place),
+        pinned: None,
+        dead: false,
+    };
+    let dir = is_dir.then(|| {
+        let mut parts = merged.parts.into_iter().map(|(dir, _)| dir);
+        let upper = if is_upper { parts.next() } else { None };
+        Directory::new(upper, parts.collect(), merged.impure)
+    });
+    Node::new(id, kind, state, dir)
+}
+
+/// The position of `part` among the directory's parts.
+fn first_part(dir: &Directory, part: Part) -> usize {
+    match part {
+        Part::Upper => 0,
+        Part::Lower(i) => usize::from(i) + usize::from(dir.upper.get().is_some()),
+    }
+}
+
+impl Overlay {
+    /// Builds the listing of a directory once enough names were looked up one by one that
+    /// reading it is cheaper.
+    fn list_if_worthwhile(&self, dir: &Directory) -> FsResult<()> {
+        const DIRECT: u32 = 3;
+        const SMALL: usize = 4096;
+        let many = dir.direct_lookups.load(Ordering::Relaxed) >= DIRECT;
+        if !many || dir.parts().count() < 2 || dir.listing.read().is_some() {
+            return Ok(());
+        }
+        let mut slot = dir.listing.write();
+        if slot.is_none() {
+            *slot = self.build_listing(dir, SMALL)?;
+            if slot.is_none() {
+                // Too large to be read for lookups alone: do not try again soon.
+                dir.direct_lookups.store(0, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the listing of a directory, where it is kept, after a change on disk.
+    pub(super) fn relist(&self, dir: &Directory, change: impl FnOnce(&mut Listing)) {
+        if let Some(listing) = dir.listing.write().as_mut() {
+            change(listing);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Where a node lies on disk, and reaching it there.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::node::{Alias, Node};
+use super::{Name, Overlay};
+use crate::error::{Errno, FsResult};
+use crate::sys::stat::{Stat, stat_at, stat_fd};
+use crate::sys::xattr::Target;
+use crate::sys::{OFlags, OwnedFd, file};
+
+/// A file in a layer: an open descriptor of it, or the directory that holds it and its name.
+#[derive(Debug, Clone)]
+pub(super) enum At {
+    /// The file itself, `O_PATH` or better.
+    Fd(Arc<OwnedFd>),
+    /// A name in a directory.
+    Entry(Arc<OwnedFd>, Name),
+}
+
+impl At {
+    /// Its attributes in its layer.
+    pub(super) fn stat(&self) -> FsResult<Stat> {
+        match self {
+            At::Fd(fd) => stat_fd(fd),
+            At::Entry(dir, name) => stat_at(dir, name),
+        }
+    }
+
+    /// Opens it.
+    pub(super) fn open(&self, flags: OFlags) -> FsResult<OwnedFd> {
+        match self {
+            At::Fd(fd) => file::reopen(fd, flags),
+            At::Entry(dir, name) => file::open_at(dir, name, flags),
+        }
+    }
+
+    /// A descriptor that names it.
+    pub(super) fn path_fd(&self) -> FsResult<Arc<OwnedFd>> {
+        match self {
+            At::Fd(fd) => Ok(fd.clone()),
+            At::Entry(dir, name) => Ok(Arc::new(file::open_path_at(dir, name)?)),
+        }
+    }
+
+    /// The directory and name for calls that take both; a descriptor goes with an empty name.
+    pub(super) fn dir_and_name(&self) -> (&Arc<OwnedFd>, &OsStr) {
+        match self {
+            At::Fd(fd) => (fd, OsStr::new("")),
+            At::Entry(dir, name) => (dir, name),
+        }
+    }
+
+    /// It as the target of xattr calls.
+    pub(super) fn xattrs(&self) -> Target<'_> {
+        match self {
+            At::Fd(fd) => Target::fd(fd),
+            At::Entry(dir, name) => Target::at(dir, name),
+        }
+    }
+}
+
+impl Overlay {
+    /// Calls `use_it` with the place of `node`, which stays its place meanwhile: its name can
+    /// be neither removed nor renamed. The caller must hold no lock on a directory.
+    pub(super) fn at<T>(
+        &self,
+        node: &Arc<Node>,
+        mut use_it: impl FnMut(&At) -> FsResult<T>,
+    ) -> FsResult<T> {
+        loop {
+            let alias = match self.fixed_place(node)? {
+                Ok(at) => return use_it(&at),
+                Err(alias) => alias,
+            };
+            let dir = alias.parent.directory()?;
+            let _names_stay = dir.state.read();
+            if !has_name(node, &alias) {
+                continue;
+            }
+            let fd = self.dir_fds.get(dir.upper()?)?;
+            return use_it(&At::Entry(fd, alias.name.clone()));
+        }
+    }
+
+    /// The place of `node` where no name of the upper is involved; else one of its names.
+    fn fixed_place(&self, node: &Arc<Node>) -> FsResult<Result<At, Alias>> {
+        let state = node.state.lock();
+        if let Some(fd) = &state.pinned {
+            return Ok(Ok(At::Fd(fd.clone())));
+        }
+        if let Some(dir) = &node.dir {
+            drop(state);
+            return Ok(Ok(At::Fd(self.dir_fds.get(dir.top()?)?)));
+        }
+        if let Some((dir, name)) = state.lower.clone().filter(|_| !node.is_upper()) {
+            drop(state);
+            return Ok(Ok(At::Entry(self.dir_fds.get(&dir)?, name)));
+        }
+        state.names.first().cloned().map(Err).ok_or(Errno::NOENT)
+    }
+}
+
+fn has_name(node: &Node, alias: &Alias) -> bool {
+    let state = node.state.lock();
+    state.names.iter().any(|a| a.name == alias.name && Arc::ptr_eq(&a.parent, &alias.parent))
+}

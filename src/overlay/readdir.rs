@@ -1,0 +1,259 @@
+//! Reading merged directories, from a listing built by the same rule as lookups.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Weak};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::FileType;
+
+use super::layer_dir::LayerDir;
+use super::listing::{DOT, DOT_DOT, Listed, Listing, Part};
+use super::node::{Directory, Node};
+use super::{DirEntry, NodeId, Overlay};
+use crate::error::{Errno, FsResult};
+use crate::layer::whiteout;
+use crate::sys::OwnedFd;
+use crate::sys::dir::{RawEntry, open_dir, read_dir};
+use crate::sys::stat::stat_at;
+
+/// Which directories have listings, so that together they stay bounded.
+#[derive(Debug)]
+pub(super) struct ListingBudget {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// Directories with a listing and its number of entries.
+    listings: LruCache<NodeId, (Weak<Node>, usize)>,
+    /// Entries of all of them.
+    total: usize,
+}
+
+/// Entries that all listings together may have, a very large directory's own aside.
+const ENTRIES: usize = 200_000;
+
+impl ListingBudget {
+    pub(super) fn new() -> ListingBudget {
+        let most = NonZeroUsize::new(65_536).unwrap_or(NonZeroUsize::MIN);
+        ListingBudget { kept: Mutex::new(Kept { listings: LruCache::new(most), total: 0 }) }
+    }
+
+    /// Takes note of a listing that was just built; returns the directories whose listings have
+    /// to go for it, least recently built first.
+    fn note(&self, node: &Arc<Node>, entries: usize) -> Vec<Arc<Node>> {
+        let mut kept = self.kept.lock();
+        let Kept { listings, total } = &mut *kept;
+        let mut gone = Vec::new();
+        if let Some((id, (old, count))) = listings.push(node.id, (Arc::downgrade(node), entries)) {
+            *total = total.saturating_sub(count);
+            gone.extend(old.upgrade().filter(|_| id != node.id));
+        }
+        *total += entries;
+        while *total > ENTRIES && listings.len() > 1 {
+            let Some((_, (old, count))) = listings.pop_lru() else { break };
+            *total = total.saturating_sub(count);
+            gone.extend(old.upgrade());
+        }
+        gone
+    }
+}
+
+impl Overlay {
+    /// Gives the entries of a directory after `cookie` (0: from the start) to `emit`, until it
+    /// returns `false` because its room is full.
+    ///
+    /// With `plus`, each entry but `.` and `..` comes with its attributes and a counted lookup;
+    /// one that `emit` refuses is not counted.
+    pub fn readdir(
+        &self,
+        node: NodeId,
+        cookie: u64,
+        plus: bool,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> FsResult<()> {
+        let node = self.nodes.get(node)?;
+        let dir = node.directory()?;
+        self.list(&node, dir)?;
+        let state = dir.state.read();
+        if !self.emit_dots(&node, cookie, emit)? || state.dead {
+            return Ok(());
+        }
+        // The listing may be taken from us at any time by the budget; entries are copied in
+        // small numbers so that no lookup is made under its lock.
+        let mut cookie = cookie;
+        loop {
+            let batch: Vec<(u64, Listed)> = match dir.listing.read().as_ref() {
+                Some(listing) => {
+                    listing.after(cookie).take(64).map(|(c, e)| (c, e.clone())).collect()
+                }
+                None => return Ok(()),
+            };
+            let Some((last, _)) = batch.last() else { return Ok(()) };
+            cookie = *last;
+            for (cookie, listed) in &batch {
+                if !self.emit_one(&node, dir, *cookie, listed, plus, emit)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn emit_dots(
+        &self,
+        node: &Arc<Node>,
+        cookie: u64,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> FsResult<bool> {
+        let kind = FileType::Directory.as_raw_mode() >> 12;
+        let own = node.state.lock().ino;
+        let parent = node.alias().map_or(own, |alias| alias.parent.state.lock().ino);
+        for (at, name, ino) in [(DOT, ".", own), (DOT_DOT, "..", parent)] {
+            let entry = DirEntry { name: OsStr::new(name), ino, kind, cookie: at, entry: None };
+            if cookie < at && !emit(entry) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn emit_one(
+        &self,
+        node: &Arc<Node>,
+        dir: &Directory,
+        cookie: u64,
+        listed: &Listed,
+        plus: bool,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> FsResult<bool> {
+        let Some(kind) = listed.kind else { return Ok(true) };
+        let entry = match plus.then(|| self.lookup_in(node, dir, &listed.name)) {
+            None => None,
+            Some(Ok(found)) => Some(found),
+            // It went while we read, or cannot be looked at now: the name alone is given.
+            Some(Err(_)) => None,
+        };
+        let given = DirEntry {
+            name: &listed.name,
+            ino: entry.map_or(listed.ino, |entry| entry.stat.ino),
+            kind: kind.as_raw_mode() >> 12,
+            cookie,
+            entry,
+        };
+        let fits = emit(given);
+        if let Some(entry) = entry.filter(|_| !fits) {
+            self.forget(entry.node, 1);
+        }
+        Ok(fits)
+    }
+
+    /// Makes sure that the directory has a listing.
+    fn list(&self, node: &Arc<Node>, dir: &Directory) -> FsResult<()> {
+        let state = dir.state.read();
+        if state.dead || dir.listing.read().is_some() {
+            return Ok(());
+        }
+        let mut slot = dir.listing.write();
+        if slot.is_some() {
+            return Ok(());
+        }
+        *slot = self.build_listing(dir, usize::MAX)?;
+        let entries = slot.as_ref().map_or(0, Listing::len);
+        drop(slot);
+        drop(state);
+        for old in self.listings.note(node, entries) {
+            if let Some(dir) = &old.dir {
+                *dir.listing.write() = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all parts of a directory and merges them; `None` where there are more than `most`
+    /// entries. The caller holds the lock on its names.
+    pub(super) fn build_listing(&self, dir: &Directory, most: usize) -> FsResult<Option<Listing>> {
+        let mut listing = Listing::default();
+        let mut decided = HashSet::new();
+        for (i, part) in dir.parts().enumerate() {
+            let lower = i.checked_sub(usize::from(dir.upper.get().is_some()));
+            let part_number = match lower {
+                None => Part::Upper,
+                Some(n) => Part::Lower(u16::try_from(n).map_err(|_| Errno::OVERFLOW)?),
+            };
+            let path_fd = self.dir_fds.get(part)?;
+            let fd = open_dir(&path_fd, OsStr::new("."))?;
+            let complete = read_dir(&fd, |raw| {
+                if let Some(entry) = self.classify(dir, part, part_number, &fd, raw)? {
+                    listing.put_below(entry, &mut decided);
+                }
+                Ok(listing.len() <= most)
+            })?;
+            if !complete {
+                return Ok(None);
+            }
+        }
+        listing.drop_lower_whiteouts();
+        Ok(Some(listing))
+    }
+
+    /// What a raw entry of one part means; `None` for what is overlay's own.
+    fn classify(
+        &self,
+        dir: &Directory,
+        part: &LayerDir,
+        number: Part,
+        fd: &OwnedFd,
+        raw: RawEntry<'_>,
+    ) -> FsResult<Option<Listed>> {
+        let listed = |name: &OsStr, kind, ino| {
+            Some(Listed { name: name.into(), part: number, kind, below: false, ino })
+        };
+        if whiteout::is_reserved_name(raw.name) {
+            return Ok(whiteout::hidden_name(raw.name).and_then(|name| listed(name, None, 0)));
+        }
+        let mut kind = raw.kind;
+        if whiteout::may_be_whiteout(kind, part.xattr_whiteouts) {
+            let stat = match stat_at(fd, raw.name) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(errno) => return Err(errno),
+            };
+            if whiteout::is_whiteout(fd, raw.name, &stat, part.xattr_whiteouts)? {
+                return Ok(listed(raw.name, None, 0));
+            }
+            kind = stat.file_type();
+        }
+        let ino = self.entry_ino(dir, part, fd, &raw, kind)?;
+        Ok(listed(raw.name, Some(kind), ino))
+    }
+
+    /// The inode number of an entry, the same that stat shows.
+    fn entry_ino(
+        &self,
+        dir: &Directory,
+        part: &LayerDir,
+        fd: &OwnedFd,
+        raw: &RawEntry<'_>,
+        kind: FileType,
+    ) -> FsResult<u64> {
+        let impure = dir.impure.load(std::sync::atomic::Ordering::Relaxed);
+        let merged = kind == FileType::Directory && !self.is_bottom(part.layer);
+        if merged || (part.layer.is_upper() && impure) {
+            // A merged directory shows its topmost lower's, a copied-up file its origin's.
+            return self.ino_by_rule(dir, raw.name, fd);
+        }
+        Ok(self.inode_numbers.visible(self.layer_dev(part.layer), raw.ino))
+    }
+
+    fn ino_by_rule(&self, dir: &Directory, name: &OsStr, fd: &OwnedFd) -> FsResult<u64> {
+        let name = super::layer_dir::name_of(name);
+        let parts: Vec<&Arc<LayerDir>> = dir.parts().collect();
+        match self.merge(&parts, &name, true)? {
+            Some(merged) => self.ino_of(dir, &merged),
+            None => stat_at(fd, &name).map(|stat| stat.ino),
+        }
+    }
+}

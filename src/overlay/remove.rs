@@ -1,0 +1,208 @@
+//! Removing files and directories.
+//!
+//! What has a lower entry below leaves a whiteout, in the same atomic step; anything else leaves
+//! nothing. No data is copied up for it.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::copy_up::Data;
+use super::layer_dir::name_of;
+use super::listing::{Listed, Occupant, Part};
+use super::node::{Directory, Node, RealKey};
+use super::{Name, NodeId, Overlay};
+use crate::error::{Errno, FsResult, check_name};
+use crate::layer::upper::{Present, Upper};
+use crate::sys::stat::Stat;
+use crate::sys::{OwnedFd, file};
+
+/// A node whose last name may go, as it was before that.
+pub(super) struct Victim {
+    node: Option<Arc<Node>>,
+    stat: Stat,
+}
+
+impl Overlay {
+    /// Removes a name of a file.
+    pub fn unlink(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
+        check_name(name)?;
+        let parent = self.nodes.get(parent)?;
+        let dir = parent.directory()?;
+        let name = name_of(name);
+        self.ready_to_remove(&parent, dir, &name)?;
+
+        let _names = self.write_names(dir)?;
+        let occupant = self.occupant(dir, &name)?;
+        let found = self.find(dir, &name)?.ok_or(Errno::NOENT)?;
+        if found.stat.is_dir() {
+            return Err(Errno::ISDIR);
+        }
+        let upper = self.upper()?;
+        let fd = self.dir_fds.get(dir.upper()?)?;
+        let victim = self.before_removal(&fd, &name, found.stat, occupant)?;
+        take_away(upper, &fd, &name, occupant)?;
+        self.after_removal(&parent, &name, victim);
+        self.relist_removed(dir, &name, occupant);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `ENOTEMPTY` with nothing changed.
+    pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
+        check_name(name)?;
+        let parent_id = parent;
+        let parent = self.nodes.get(parent)?;
+        let dir = parent.directory()?;
+        let entry = self.lookup(parent_id, name)?;
+        let removed = self.rmdir_found(&parent, dir, &name_of(name), entry.node);
+        self.forget(entry.node, 1);
+        removed
+    }
+
+    fn rmdir_found(
+        &self,
+        parent: &Arc<Node>,
+        dir: &Directory,
+        name: &Name,
+        child: NodeId,
+    ) -> FsResult<()> {
+        let child = self.nodes.get(child)?;
+        let child_dir = child.directory()?;
+        self.ready_to_remove(parent, dir, name)?;
+
+        let _names = self.write_names(dir)?;
+        let mut child_state = child_dir.state.write();
+        if child_state.dead || !has_name(&child, parent, name) {
+            return Err(Errno::NOENT);
+        }
+        if !self.is_empty(child_dir)? {
+            return Err(Errno::NOTEMPTY);
+        }
+        let occupant = self.occupant(dir, name)?;
+        let upper = self.upper()?;
+        let fd = self.dir_fds.get(dir.upper()?)?;
+        let held = self.dir_fds.get(child_dir.top()?)?;
+        take_away(upper, &fd, name, occupant)?;
+        child_state.dead = true;
+        drop(child_state);
+        self.bury_directory(&child, held);
+        self.relist_removed(dir, name, occupant);
+        Ok(())
+    }
+
+    /// A removed directory goes on as the empty one that those inside it may still see.
+    pub(super) fn bury_directory(&self, child: &Arc<Node>, held: Arc<OwnedFd>) {
+        let names = {
+            let mut state = child.state.lock();
+            state.pinned = Some(held);
+            state.dead = true;
+            std::mem::take(&mut state.names)
+        };
+        self.nodes.drop_keys(child);
+        drop(names);
+    }
+
+    /// Checks that there is something to remove before anything is copied up for it; then the
+    /// parent is, because a whiteout needs a place.
+    fn ready_to_remove(&self, parent: &Arc<Node>, dir: &Directory, name: &Name) -> FsResult<()> {
+        self.upper()?;
+        {
+            let state = dir.state.read();
+            if state.dead || !self.occupant(dir, name)?.is_visible() {
+                return Err(Errno::NOENT);
+            }
+        }
+        self.copy_up(parent, Data::All)
+    }
+
+    /// The lock on the names of a directory that is alive.
+    pub(super) fn write_names<'a>(
+        &self,
+        dir: &'a Directory,
+    ) -> FsResult<parking_lot::RwLockWriteGuard<'a, super::node::DirState>> {
+        let state = dir.state.write();
+        if state.dead { Err(Errno::NOENT) } else { Ok(state) }
+    }
+
+    /// Whether a merged directory has no visible entry. The caller holds the lock on its names.
+    pub(super) fn is_empty(&self, dir: &Directory) -> FsResult<bool> {
+        if let Some(listing) = dir.listing.read().as_ref() {
+            return Ok(listing.is_empty());
+        }
+        let listing = self.build_listing(dir, usize::MAX)?;
+        Ok(listing.is_none_or(|listing| listing.is_empty()))
+    }
+
+    /// Prepares the removal of the entry `name`: an upper inode whose last known name this is
+    /// must be held, or descriptors that are open on it could not be served.
+    pub(super) fn before_removal(
+        &self,
+        dir: &OwnedFd,
+        name: &Name,
+        stat: Stat,
+        occupant: Occupant,
+    ) -> FsResult<Victim> {
+        let node = self.nodes.find(RealKey { dev: stat.dev, ino: stat.ino });
+        if let Some(node) = &node
+            && occupant.present == Present::File
+        {
+            let held = Arc::new(file::open_path_at(dir, name)?);
+            let mut state = node.state.lock();
+            if state.names.len() <= 1 && state.pinned.is_none() {
+                state.pinned = Some(held);
+            }
+        }
+        Ok(Victim { node, stat })
+    }
+
+    /// Takes note that the name of a node is gone.
+    pub(super) fn after_removal(&self, parent: &Arc<Node>, name: &Name, victim: Victim) {
+        let Some(node) = victim.node else { return };
+        node.remove_name(parent, name);
+        let last = victim.stat.nlink <= 1;
+        let mut state = node.state.lock();
+        if state.names.is_empty() {
+            state.dead = last || !node.is_upper();
+        } else {
+            // Another name leads to it: a held descriptor is of no further use.
+            state.pinned = None;
+        }
+        drop(state);
+        if last && node.is_upper() {
+            // The filesystem may use the inode's number again once we let go of it.
+            self.nodes.drop_keys(&node);
+        }
+    }
+
+    /// The listing after a name was removed.
+    pub(super) fn relist_removed(&self, dir: &Directory, name: &Name, occupant: Occupant) {
+        self.relist(dir, |listing| {
+            if !occupant.below {
+                return listing.remove(name);
+            }
+            listing.put(Listed {
+                name: (**name).into(),
+                part: Part::Upper,
+                kind: None,
+                below: true,
+                ino: 0,
+            });
+        });
+    }
+}
+
+/// Removes what the upper holds and hides what lies below, in one step.
+fn take_away(upper: &Upper, dir: &OwnedFd, name: &Name, occupant: Occupant) -> FsResult<()> {
+    if occupant.below {
+        upper.whiteout(dir, name, occupant.present)
+    } else {
+        upper.remove(dir, name, occupant.present)
+    }
+}
+
+pub(super) fn has_name(node: &Node, parent: &Arc<Node>, name: &Name) -> bool {
+    let state = node.state.lock();
+    state.names.iter().any(|a| a.name == *name && Arc::ptr_eq(&a.parent, parent))
+}

@@ -1,0 +1,165 @@
+//! Opening the layers of a mount, and refusing what cannot work.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::handle::HandleTable;
+use super::inode_number::InodeNumbers;
+use super::layer_dir::{DirFds, LayerDir};
+use super::node::{Directory, NodeState, NodeTable, RealKey};
+use super::options::{Options, RedirectDir, UpperOption};
+use super::readdir::ListingBudget;
+use super::{Overlay, Policy};
+use crate::error::{Error, Result};
+use crate::layer::ids::{IdMap, IdRange};
+use crate::layer::xattrs::DirMarks;
+use crate::layer::{Layer, LayerIndex, Upper, entry};
+use crate::sys::stat::Stat;
+
+/// The most layers that a directory's parts can be numbered for.
+const MOST_LOWERS: usize = u16::MAX as usize;
+
+impl Overlay {
+    /// Opens the layers that `options` name, takes the workdir, and cleans what a crash left.
+    ///
+    /// # Errors
+    /// Names the option or path: a layer that is missing or unreadable, an upper or workdir in
+    /// use by another live mount, a workdir on another filesystem or inside the upper.
+    pub fn new(options: &Options) -> Result<Overlay> {
+        if options.lowerdirs.is_empty() || options.lowerdirs.len() > MOST_LOWERS {
+            let reason = format!("between 1 and {MOST_LOWERS} layers are needed");
+            return Err(Error::option("lowerdir", reason));
+        }
+        let lowers = open_lowers(&options.lowerdirs)?;
+        let upper = match &options.upper {
+            Some(upper) if !options.read_only => Some(open_upper(upper, options, &lowers)?),
+            _ => None,
+        };
+        let policy = Policy {
+            make_redirects: options.redirect_dir == RedirectDir::On
+                && upper.as_ref().is_some_and(|upper| upper.has_xattrs),
+            follow_redirects: options.redirect_dir != RedirectDir::NoFollow,
+            static_nlink: options.static_nlink,
+        };
+        let devices = lowers.iter().rev().map(|lower| lower.stat.dev);
+        let inode_numbers = InodeNumbers::new(devices.chain(upper.as_ref().map(|u| u.stat.dev)));
+        let (lower_roots, nodes) = root_of(upper.as_ref(), &lowers, &inode_numbers)?;
+        Ok(Overlay {
+            lower_roots,
+            policy,
+            uids: id_map(&options.uid_map, options.squash_to_uid, options),
+            gids: id_map(&options.gid_map, options.squash_to_gid, options),
+            inode_numbers,
+            nodes,
+            handles: HandleTable::new(),
+            dir_fds: DirFds::new(descriptor_budget()),
+            listings: ListingBudget::new(),
+            moves: Mutex::new(()),
+            upper,
+            lowers,
+        })
+    }
+
+    /// The device of a layer.
+    pub(super) fn layer_dev(&self, layer: LayerIndex) -> u64 {
+        let lower = (layer.0 as usize).checked_sub(1).and_then(|i| self.lowers.get(i));
+        match (lower, &self.upper) {
+            (Some(lower), _) => lower.stat.dev,
+            (None, Some(upper)) => upper.stat.dev,
+            (None, None) => 0,
+        }
+    }
+}
+
+fn open_lowers(paths: &[PathBuf]) -> Result<Vec<Layer>> {
+    let indexed = paths.iter().zip(1u32..);
+    indexed.map(|(path, index)| Layer::open(LayerIndex(index), path)).collect()
+}
+
+fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Result<Upper> {
+    refuse_overlap(&upper.upperdir, &upper.workdir)?;
+    let opened = Upper::open(&upper.upperdir, &upper.workdir, options.userxattr, options.volatile)?;
+    let same =
+        |lower: &&Layer| (lower.stat.dev, lower.stat.ino) == (opened.stat.dev, opened.stat.ino);
+    match lowers.iter().find(same) {
+        None => Ok(opened),
+        Some(lower) => {
+            let reason = format!("it is the same directory as the lower {}", lower.path.display());
+            Err(Error::option("upperdir", reason))
+        }
+    }
+}
+
+/// Upper and workdir must be apart: staging would show in the merged tree, or be removed with it.
+fn refuse_overlap(upper: &Path, work: &Path) -> Result<()> {
+    let real = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| Error::std_io("open", path, &error))
+    };
+    let (upper_real, work_real) = (real(upper)?, real(work)?);
+    if upper_real.starts_with(&work_real) || work_real.starts_with(&upper_real) {
+        let reason = format!("upperdir {} and it must lie beside each other", upper.display());
+        return Err(Error::option("workdir", reason));
+    }
+    Ok(())
+}
+
+/// The roots of the lowers, and a node table with the merged root.
+fn root_of(
+    upper: Option<&Upper>,
+    lowers: &[Layer],
+    inode_numbers: &InodeNumbers,
+) -> Result<(Vec<Arc<LayerDir>>, NodeTable)> {
+    let marks_of = |root: &Arc<crate::sys::OwnedFd>, path: &Path| -> Result<DirMarks> {
+        let failed = |errno| Error::io("read xattrs of layer", path, errno);
+        entry::marks_of_fd(root, None).map_err(failed)
+    };
+    let mut roots = Vec::with_capacity(lowers.len());
+    let mut merged: Vec<(Arc<LayerDir>, Stat)> = Vec::with_capacity(lowers.len());
+    let mut open = true;
+    let mut upper_root = None;
+    let mut impure = false;
+    if let Some(upper) = upper {
+        let marks = marks_of(&upper.root, &upper.path)?;
+        open = !marks.opaque;
+        impure = marks.impure;
+        let root = upper.root.clone();
+        upper_root = Some(LayerDir::root(LayerIndex::UPPER, root, marks.xattr_whiteouts));
+    }
+    for lower in lowers {
+        let marks = marks_of(&lower.root, &lower.path)?;
+        let dir = LayerDir::root(lower.index, lower.root.clone(), marks.xattr_whiteouts);
+        roots.push(dir.clone());
+        if open {
+            merged.push((dir, lower.stat));
+            open = !marks.opaque;
+        }
+    }
+    let own = merged.first().map(|(_, stat)| *stat).or(upper.map(|upper| upper.stat));
+    let stat = own.ok_or_else(|| Error::option("lowerdir", "at least one layer is needed"))?;
+    let state = NodeState {
+        ino: inode_numbers.visible(stat.dev, stat.ino),
+        keys: vec![RealKey { dev: stat.dev, ino: stat.ino }],
+        names: Vec::new(),
+        lower: None,
+        pinned: None,
+        dead: false,
+    };
+    let dirs = merged.into_iter().map(|(dir, _)| dir).collect();
+    let nodes = NodeTable::new(state, Directory::new(upper_root, dirs, impure))
+        .map_err(|errno| Error::io("prepare", Path::new("/"), errno))?;
+    Ok((roots, nodes))
+}
+
+fn id_map(ranges: &[IdRange], squash: Option<u32>, options: &Options) -> IdMap {
+    IdMap::new(ranges.to_vec(), squash.or(options.squash_to_root.then_some(0)))
+}
+
+/// How many directory descriptors to keep: a part of what this process may open, so that open
+/// files always have room.
+fn descriptor_budget() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(4096, |n| usize::try_from(n).unwrap_or(4096));
+    (limit / 4).clamp(64, 4096)
+}

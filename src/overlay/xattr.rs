@@ -1,0 +1,77 @@
+//! Extended attributes.
+//!
+//! Overlay's own are neither shown nor set nor removed; what a nested overlay keeps under such a
+//! name is stored under an escaped one.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::XattrFlags;
+
+use super::copy_up::Data;
+use super::create::acl_changed;
+use super::{NodeId, Overlay};
+use crate::error::{Errno, FsResult};
+use crate::layer::xattrs::{escape, unescape};
+use crate::sys::{node, xattr};
+
+const SGID: u32 = 0o2000;
+
+impl Overlay {
+    /// Reads an xattr into `buffer`; with an empty one, tells its length.
+    ///
+    /// # Errors
+    /// `ENODATA`, `ERANGE`, `EOPNOTSUPP` as the layer's filesystem gives them.
+    pub fn getxattr(&self, node: NodeId, name: &OsStr, buffer: &mut [u8]) -> FsResult<usize> {
+        let node = self.nodes.get(node)?;
+        let kept = escape(name);
+        self.at(&node, |at| xattr::get_into(at.xattrs(), &kept, buffer))
+    }
+
+    /// The names of all xattrs, each ended by NUL.
+    pub fn listxattr(&self, node: NodeId) -> FsResult<Vec<u8>> {
+        let node = self.nodes.get(node)?;
+        let names = self.at(&node, |at| xattr::list(at.xattrs()))?;
+        let mut list = Vec::new();
+        for name in names.iter().filter_map(|name| unescape(name)) {
+            list.extend_from_slice(name.as_bytes());
+            list.push(0);
+        }
+        Ok(list)
+    }
+
+    /// Sets an xattr. With `kill_sgid`, setting an access ACL takes the sgid bit away.
+    pub fn setxattr(
+        &self,
+        node: NodeId,
+        name: &OsStr,
+        value: &[u8],
+        flags: XattrFlags,
+        kill_sgid: bool,
+    ) -> FsResult<()> {
+        let node = self.nodes.get(node)?;
+        let kept = escape(name);
+        self.copy_up(&node, Data::All)?;
+        self.at(&node, |at| {
+            xattr::set(at.xattrs(), &kept, value, flags)?;
+            let mode = if kill_sgid { at.stat()?.mode } else { 0 };
+            if mode & SGID != 0 { node::set_mode(at.path_fd()?, mode & !SGID) } else { Ok(()) }
+        })?;
+        acl_changed(&node, name);
+        Ok(())
+    }
+
+    /// Removes an xattr; what is not there is not copied up for it.
+    pub fn removexattr(&self, node: NodeId, name: &OsStr) -> FsResult<()> {
+        let node = self.nodes.get(node)?;
+        let kept = escape(name);
+        match self.at(&node, |at| xattr::get_into(at.xattrs(), &kept, &mut [])) {
+            Ok(_) | Err(Errno::RANGE) => {}
+            Err(errno) => return Err(errno),
+        }
+        self.copy_up(&node, Data::All)?;
+        self.at(&node, |at| xattr::remove(at.xattrs(), &kept))?;
+        acl_changed(&node, name);
+        Ok(())
+    }
+}

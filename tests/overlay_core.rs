@@ -1,0 +1,192 @@
+//! The merged filesystem without a mount: each verb once, through node numbers.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::Path;
+
+use plyfs::error::Errno;
+use plyfs::overlay::options::UpperOption;
+use plyfs::overlay::{Caller, Entry, NodeId, Options, Overlay, SetAttr};
+use plyfs::sys::{OFlags, RenameFlags};
+
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
+
+fn n(name: &str) -> &OsStr {
+    OsStr::new(name)
+}
+
+struct Stack {
+    dir: tempfile::TempDir,
+}
+
+impl Stack {
+    fn new() -> Stack {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["l1/d/sub", "l2/d/sub", "u", "w"] {
+            fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        fs::write(dir.path().join("l1/d/top"), "from l1").unwrap();
+        fs::write(dir.path().join("l2/d/top"), "from l2").unwrap();
+        fs::write(dir.path().join("l2/d/low"), "only l2").unwrap();
+        fs::write(dir.path().join("l2/d/sub/x"), "x").unwrap();
+        symlink("low", dir.path().join("l2/d/link")).unwrap();
+        Stack { dir }
+    }
+
+    fn path(&self, sub: &str) -> std::path::PathBuf {
+        self.dir.path().join(sub)
+    }
+
+    fn open(&self) -> Overlay {
+        let options = Options {
+            lowerdirs: vec![self.path("l1"), self.path("l2")],
+            upper: Some(UpperOption { upperdir: self.path("u"), workdir: self.path("w") }),
+            ..Options::default()
+        };
+        Overlay::new(&options).unwrap()
+    }
+}
+
+fn walk(fs: &Overlay, path: &str) -> Result<Entry, Errno> {
+    let mut at = Entry { node: NodeId::ROOT, stat: fs.getattr(NodeId::ROOT, None).unwrap() };
+    for part in path.split('/') {
+        at = fs.lookup(at.node, n(part))?;
+    }
+    Ok(at)
+}
+
+fn names(fs: &Overlay, path: &str) -> Vec<String> {
+    let dir = if path.is_empty() { NodeId::ROOT } else { walk(fs, path).unwrap().node };
+    let mut names = Vec::new();
+    fs.readdir(dir, 0, false, &mut |entry| {
+        names.push(entry.name.to_string_lossy().into_owned());
+        true
+    })
+    .unwrap();
+    names.retain(|name| name != "." && name != "..");
+    names.sort();
+    names
+}
+
+fn content(fs: &Overlay, path: &str) -> String {
+    let file = walk(fs, path).unwrap();
+    let opened = fs.open(file.node, OFlags::RDONLY, false).unwrap();
+    let mut buffer = vec![0; 4096];
+    let length = fs.read(opened.handle, 0, &mut buffer).unwrap();
+    fs.release(opened.handle);
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+fn is_whiteout(path: &Path) -> bool {
+    let meta = fs::symlink_metadata(path).unwrap();
+    meta.file_type().is_char_device() && meta.rdev() == 0
+}
+
+#[test]
+fn lookup_takes_the_topmost_and_merges_directories() {
+    let stack = Stack::new();
+    let fs = stack.open();
+    assert_eq!(content(&fs, "d/top"), "from l1");
+    assert_eq!(content(&fs, "d/low"), "only l2");
+    assert_eq!(names(&fs, "d"), ["link", "low", "sub", "top"]);
+    assert_eq!(names(&fs, "d/sub"), ["x"]);
+    assert_eq!(walk(&fs, "d/none").unwrap_err(), Errno::NOENT);
+    assert_eq!(fs.readlink(walk(&fs, "d/link").unwrap().node).unwrap(), "low");
+}
+
+#[test]
+fn a_write_copies_up_and_an_old_reader_sees_it() {
+    let stack = Stack::new();
+    let fs = stack.open();
+    let low = walk(&fs, "d/low").unwrap();
+    let reader = fs.open(low.node, OFlags::RDONLY, false).unwrap();
+    let writer = fs.open(low.node, OFlags::RDWR, false).unwrap();
+    assert_eq!(fs.write(writer.handle, 0, b"ONLY", false).unwrap(), 4);
+    let mut buffer = [0; 7];
+    assert_eq!(fs.read(reader.handle, 0, &mut buffer).unwrap(), 7);
+    assert_eq!(&buffer, b"ONLY l2");
+    assert_eq!(fs::read(stack.path("l2/d/low")).unwrap(), b"only l2");
+    assert_eq!(fs::read(stack.path("u/d/low")).unwrap(), b"ONLY l2");
+    assert_eq!(walk(&fs, "d/low").unwrap().stat.ino, low.stat.ino);
+    assert_eq!(walk(&fs, "d/low").unwrap().node, low.node);
+    drop(fs);
+    let again = stack.open();
+    assert_eq!(walk(&again, "d/low").unwrap().stat.ino, low.stat.ino);
+}
+
+#[test]
+fn removal_leaves_whiteouts_only_where_needed() {
+    let stack = Stack::new();
+    let fs = stack.open();
+    let d = walk(&fs, "d").unwrap().node;
+    fs.unlink(d, n("low")).unwrap();
+    assert!(is_whiteout(&stack.path("u/d/low")));
+    let (made, opened) = fs.create(&ROOT, d, n("new"), 0o644, 0o022, OFlags::RDWR).unwrap();
+    assert_eq!(made.stat.mode & 0o7777, 0o644);
+    fs.release(opened.handle);
+    fs.unlink(d, n("new")).unwrap();
+    assert!(!stack.path("u/d/new").exists());
+    assert_eq!(fs.rmdir(d, n("sub")), Err(Errno::NOTEMPTY));
+    let sub = walk(&fs, "d/sub").unwrap().node;
+    fs.unlink(sub, n("x")).unwrap();
+    fs.rmdir(d, n("sub")).unwrap();
+    assert!(is_whiteout(&stack.path("u/d/sub")));
+    fs.mkdir(&ROOT, d, n("sub"), 0o755, 0).unwrap();
+    assert_eq!(names(&fs, "d/sub"), [""; 0]);
+    assert_eq!(names(&fs, "d"), ["link", "sub", "top"]);
+    drop(fs);
+    assert_eq!(names(&stack.open(), "d/sub"), [""; 0]);
+}
+
+#[test]
+fn a_lower_directory_is_renamed_by_redirect() {
+    let stack = Stack::new();
+    let fs = stack.open();
+    let none = RenameFlags::empty();
+    fs.rename(NodeId::ROOT, n("d"), NodeId::ROOT, n("e"), none).unwrap();
+    let e = walk(&fs, "e").unwrap().node;
+    fs.rename(e, n("sub"), NodeId::ROOT, n("s"), none).unwrap();
+    let check = |fs: &Overlay| {
+        assert_eq!(names(fs, ""), ["e", "s"]);
+        assert_eq!(names(fs, "e"), ["link", "low", "top"]);
+        assert_eq!(content(fs, "e/top"), "from l1");
+        assert_eq!(content(fs, "s/x"), "x");
+    };
+    check(&fs);
+    drop(fs);
+    check(&stack.open());
+}
+
+#[test]
+fn attributes_and_links_reach_the_upper() {
+    let stack = Stack::new();
+    let fs = stack.open();
+    let d = walk(&fs, "d").unwrap().node;
+    let top = walk(&fs, "d/top").unwrap();
+    let set = SetAttr { mode: Some(0o600), size: Some(4), ..SetAttr::default() };
+    let stat = fs.setattr(&ROOT, top.node, None, &set).unwrap();
+    assert_eq!((stat.mode & 0o7777, stat.size, stat.ino), (0o600, 4, top.stat.ino));
+    let linked = fs.link(top.node, d, n("hard")).unwrap();
+    assert_eq!((linked.node, linked.stat.nlink), (top.node, 2));
+    assert_eq!(content(&fs, "d/hard"), "from");
+    fs.unlink(d, n("top")).unwrap();
+    assert_eq!(content(&fs, "d/hard"), "from");
+    fs.unlink(d, n("hard")).unwrap();
+    assert_eq!(fs.getattr(top.node, None).unwrap().nlink, 0);
+}
+
+#[test]
+fn forgotten_nodes_go() {
+    let stack = Stack::new();
+    let fs = stack.open();
+    let before = fs.live_nodes();
+    let d = fs.lookup(NodeId::ROOT, n("d")).unwrap();
+    let low = fs.lookup(d.node, n("low")).unwrap();
+    // The parent is forgotten first; it goes with its last child.
+    fs.forget(d.node, 1);
+    fs.forget(low.node, 1);
+    assert_eq!(fs.live_nodes(), before);
+    fs.shutdown();
+    assert_eq!(fs::read_dir(stack.path("w")).unwrap().count(), 0);
+}
