@@ -62,6 +62,11 @@ impl Scene {
         }
     }
 
+    /// The same lowers with an upper and a mountpoint of its own; it must go before `self` does.
+    pub(crate) fn beside(&self) -> Scene {
+        Scene { lowers: self.lowers.clone(), ..Scene::empty(0) }
+    }
+
     /// Mounts it by the driver under test, with its default options.
     pub(crate) fn mount(&self) -> MountedOverlay<'_> {
         self.mount_by(Driver::under_test(), &Options::default())
