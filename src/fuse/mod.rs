@@ -1,1 +1,34 @@
 //! The kernel's FUSE protocol: decode a request, make one overlay call, reply.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `abi` | the wire format |
+//! | `channel`, `buffer` | the device, and the buffers of a serving thread |
+//! | `request`, `reply` | bytes to operations, results to bytes |
+//! | `negotiate` | INIT: what the kernel and we agree on |
+//! | `adapter` | one overlay call for each operation |
+//! | `passthrough` | which open files the kernel serves by itself |
+//! | `notify` | telling the kernel of changes |
+//! | `mount` | on and off the mountpoint |
+//! | `session` | one mount from INIT to its end |
+//! | `workers` | the serving threads |
+//! | `daemon` | foreground, background, signals |
+//!
+//! Locks: the shards of `passthrough` are the only ones here; no overlay call is made under one.
+
+mod abi;
+mod adapter;
+mod buffer;
+mod channel;
+pub mod daemon;
+mod mount;
+mod negotiate;
+mod notify;
+mod passthrough;
+mod reply;
+mod request;
+mod session;
+mod workers;
+
+pub use notify::Notifier;
+pub use session::{Session, Stopper};

@@ -39,6 +39,7 @@ mod place;
 mod readdir;
 mod remove;
 mod rename;
+mod renew;
 mod stack;
 mod xattr;
 

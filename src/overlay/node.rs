@@ -288,6 +288,30 @@ impl NodeTable {
         Ok(())
     }
 
+    /// Moves the keys and names of `old` to a fresh node, which no lookup counts yet; `old`
+    /// keeps the file itself, as `held`. Once is enough: a node without names is left alone.
+    pub fn supersede(&self, old: &Arc<Node>, held: Arc<OwnedFd>) -> FsResult<()> {
+        let fresh = {
+            let mut state = old.state.lock();
+            if state.pinned.is_some() || state.names.is_empty() {
+                return Ok(());
+            }
+            state.pinned = Some(held);
+            NodeState {
+                ino: state.ino,
+                keys: std::mem::take(&mut state.keys),
+                names: std::mem::take(&mut state.names),
+                lower: None,
+                pinned: None,
+                dead: false,
+            }
+        };
+        let keys = fresh.keys.clone();
+        let fresh = self.number(|id| Node::new(id, old.kind, fresh, None))?;
+        fresh.lookups.store(0, Ordering::Relaxed);
+        keys.into_iter().try_for_each(|key| self.ensure_key(&fresh, key))
+    }
+
     /// Lets no key lead to `node` any more: its inodes are gone or not to be found again.
     pub fn drop_keys(&self, node: &Arc<Node>) {
         let keys = std::mem::take(&mut node.state.lock().keys);

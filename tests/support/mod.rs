@@ -22,6 +22,6 @@ pub(crate) use build::{DEFAULT_MTIME, build_layer, set_mtime};
 pub(crate) use compare::{Policy, assert_same, differences};
 pub(crate) use mounted::{Driver, MountedOverlay, Options};
 pub(crate) use require::require;
-pub(crate) use scene::Scene;
+pub(crate) use scene::{Scene, scratch};
 pub(crate) use snapshot::{Entry, Kind, Snapshot, Time};
 pub(crate) use spec::{Attributes, EntrySpec, LayerSpec, SceneSpec, What};

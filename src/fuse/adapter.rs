@@ -1,0 +1,97 @@
+//! From a decoded request to one overlay call and its reply.
+
+mod attributes;
+mod files;
+mod names;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::buffer::ReplyBuffer;
+use super::channel::Channel;
+use super::negotiate::Agreed;
+use super::passthrough::Passthrough;
+use super::reply::Ttl;
+use super::request::{Operation, Request};
+use crate::error::{Errno, FsResult};
+use crate::overlay::Overlay;
+use crate::overlay::options::Options;
+
+/// Serves requests; shared by all threads.
+pub(super) struct Adapter {
+    overlay: Arc<Overlay>,
+    agreed: Agreed,
+    ttl: Ttl,
+    noxattrs: bool,
+    passthrough: Passthrough,
+    closed: AtomicBool,
+}
+
+/// What one request is served with.
+pub(super) struct Context<'a> {
+    pub(super) channel: &'a Channel,
+    pub(super) request: &'a Request<'a>,
+    pub(super) reply: &'a mut ReplyBuffer,
+}
+
+impl Adapter {
+    pub(super) fn new(overlay: Arc<Overlay>, options: &Options, agreed: Agreed) -> Adapter {
+        Adapter {
+            overlay,
+            agreed,
+            ttl: Ttl::new(options.timeout),
+            noxattrs: options.noxattrs,
+            passthrough: Passthrough::new(options.passthrough, agreed.passthrough),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on every request is refused.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Serves one request and leaves the body of the answer in the reply buffer.
+    ///
+    /// # Errors
+    /// The errno for the caller.
+    pub(super) fn serve(&self, context: &mut Context<'_>) -> FsResult<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Errno::NOTCONN);
+        }
+        let operation = context.request.operation(self.agreed.setxattr_ext)?;
+        match operation {
+            Operation::Lookup { .. }
+            | Operation::Forget { .. }
+            | Operation::BatchForget { .. }
+            | Operation::ReadLink
+            | Operation::Symlink { .. }
+            | Operation::MkNod { .. }
+            | Operation::MkDir { .. }
+            | Operation::Unlink { .. }
+            | Operation::RmDir { .. }
+            | Operation::Rename { .. }
+            | Operation::Link { .. }
+            | Operation::ReadDir { .. } => self.serve_names(context, operation),
+            Operation::GetAttr { .. }
+            | Operation::Statx { .. }
+            | Operation::SetAttr { .. }
+            | Operation::SetXattr { .. }
+            | Operation::GetXattr { .. }
+            | Operation::ListXattr { .. }
+            | Operation::RemoveXattr { .. }
+            | Operation::Ioctl { .. } => self.serve_attributes(context, operation),
+            Operation::StatFs => self.statfs(context),
+            Operation::SyncFs => self.overlay.syncfs(),
+            Operation::Destroy | Operation::Interrupt => Ok(()),
+            // The session is past its INIT.
+            Operation::Init(_) => Err(Errno::IO),
+            Operation::Unsupported => Err(Errno::NOSYS),
+            _ => self.serve_files(context, operation),
+        }
+    }
+
+    fn statfs(&self, context: &mut Context<'_>) -> FsResult<()> {
+        super::reply::statfs(context.reply, &self.overlay.statfs()?)
+    }
+}

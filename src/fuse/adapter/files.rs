@@ -1,0 +1,115 @@
+//! Requests about open files.
+
+use super::{Adapter, Context};
+use crate::error::{Errno, FsResult};
+use crate::fuse::abi::{CopyFileRangeOut, LseekOut, OpenFlags, WriteOut};
+use crate::fuse::passthrough::Admission;
+use crate::fuse::reply;
+use crate::fuse::request::{CopyFileRange, Operation};
+use crate::overlay::{Entry, HandleId, NodeId, Opened};
+
+/// The most that one COPY_FILE_RANGE copies: its older reply counts in 32 bits.
+const MAX_COPY: u64 = 1 << 30;
+
+impl Adapter {
+    pub(super) fn serve_files(
+        &self,
+        context: &mut Context<'_>,
+        operation: Operation<'_>,
+    ) -> FsResult<()> {
+        let (node, caller) = (context.request.node, &context.request.caller);
+        let overlay = &self.overlay;
+        match operation {
+            Operation::Open { flags, kill_suidgid } => {
+                let opened = overlay.open(node, flags, kill_suidgid)?;
+                self.answer_open(context, node, &opened)
+            }
+            Operation::Create { name, mode, umask, flags } => {
+                let made = overlay.create(caller, node, name, mode, umask, flags)?;
+                self.answer_create(context, &made)
+            }
+            Operation::TmpFile { mode, umask, flags } => {
+                let made = overlay.tmpfile(caller, node, mode, umask, flags)?;
+                self.answer_create(context, &made)
+            }
+            Operation::Read { handle, offset, size } => {
+                context.reply.fill(size, |buffer| overlay.read(handle, offset, buffer))
+            }
+            Operation::Write { handle, offset, data, kill_suidgid } => {
+                let written = overlay.write(handle, offset, data, kill_suidgid)?;
+                // At most the length of a request.
+                context.reply.put(&WriteOut { size: written as u32, padding: 0 })
+            }
+            Operation::Flush { handle } => overlay.flush(handle),
+            Operation::FSync { handle, data_only } => overlay.fsync(node, handle, data_only),
+            Operation::Release { handle } => {
+                self.close_file(context, node, handle);
+                Ok(())
+            }
+            Operation::FAllocate { handle, mode, offset, length } => {
+                overlay.fallocate(handle, mode, offset, length)
+            }
+            Operation::LSeek { handle, offset, whence } => {
+                let offset = overlay.lseek(handle, offset, whence)?;
+                context.reply.put(&LseekOut { offset })
+            }
+            Operation::CopyFileRange(range) => self.copy_range(context, range),
+            _ => Err(Errno::NOSYS),
+        }
+    }
+
+    fn answer_create(
+        &self,
+        context: &mut Context<'_>,
+        (entry, opened): &(Entry, Opened),
+    ) -> FsResult<()> {
+        reply::entry(context.reply, entry, self.ttl)?;
+        self.answer_open(context, entry.node, opened)
+            .inspect_err(|_| self.overlay.forget(entry.node, 1))
+    }
+
+    fn answer_open(
+        &self,
+        context: &mut Context<'_>,
+        node: NodeId,
+        opened: &Opened,
+    ) -> FsResult<()> {
+        let (mut flags, backing) = match self.passthrough.admit(context.channel, node, opened) {
+            Admission::Cached { keep: true } => (OpenFlags::KEEP_CACHE, None),
+            Admission::Cached { keep: false } => (OpenFlags::empty(), None),
+            Admission::Passed { backing } => (OpenFlags::PASSTHROUGH, Some(backing)),
+            Admission::Stale => {
+                // The kernel looks the name up again, finds a node without open files, and
+                // opens that; the caller sees nothing of it.
+                self.overlay.release(opened.handle);
+                self.overlay.renew_node(node)?;
+                return Err(Errno::STALE);
+            }
+        };
+        if !opened.writable {
+            flags |= OpenFlags::NOFLUSH;
+        }
+        reply::open(context.reply, opened.handle, flags, backing)
+    }
+
+    fn close_file(&self, context: &Context<'_>, node: NodeId, handle: HandleId) {
+        self.overlay.release(handle);
+        self.passthrough.release(context.channel, node);
+    }
+
+    fn copy_range(&self, context: &mut Context<'_>, range: CopyFileRange) -> FsResult<()> {
+        let length = range.length.min(MAX_COPY);
+        let copied = self.overlay.copy_file_range(
+            range.from,
+            range.from_offset,
+            range.to,
+            range.to_offset,
+            length,
+        )?;
+        if range.wide {
+            context.reply.put(&CopyFileRangeOut { bytes_copied: copied as u64 })
+        } else {
+            context.reply.put(&WriteOut { size: copied as u32, padding: 0 })
+        }
+    }
+}

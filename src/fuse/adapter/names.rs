@@ -1,0 +1,84 @@
+//! Requests about names in directories.
+
+use super::{Adapter, Context};
+use crate::error::{Errno, FsResult};
+use crate::fuse::reply::{self, Listing};
+use crate::fuse::request::Operation;
+use crate::overlay::{Entry, NodeId};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+impl Adapter {
+    pub(super) fn serve_names(
+        &self,
+        context: &mut Context<'_>,
+        operation: Operation<'_>,
+    ) -> FsResult<()> {
+        let (node, caller) = (context.request.node, &context.request.caller);
+        let overlay = &self.overlay;
+        match operation {
+            Operation::Lookup { name } => self.lookup(context, name),
+            Operation::Forget { count } => {
+                overlay.forget(node, count);
+                Ok(())
+            }
+            Operation::BatchForget { nodes } => {
+                for one in nodes {
+                    overlay.forget(NodeId(one.nodeid), one.nlookup);
+                }
+                Ok(())
+            }
+            Operation::ReadLink => {
+                let target = overlay.readlink(node)?;
+                context.reply.put_bytes(target.as_bytes())
+            }
+            Operation::Symlink { name, target } => {
+                let entry = overlay.symlink(caller, node, name, target)?;
+                self.answer_entry(context, &entry)
+            }
+            Operation::MkNod { name, mode, umask, rdev } => {
+                let entry = overlay.mknod(caller, node, name, mode, umask, rdev)?;
+                self.answer_entry(context, &entry)
+            }
+            Operation::MkDir { name, mode, umask } => {
+                let entry = overlay.mkdir(caller, node, name, mode, umask)?;
+                self.answer_entry(context, &entry)
+            }
+            Operation::Link { node: target, name } => {
+                let entry = overlay.link(target, node, name)?;
+                self.answer_entry(context, &entry)
+            }
+            Operation::Unlink { name } => overlay.unlink(node, name),
+            Operation::RmDir { name } => overlay.rmdir(node, name),
+            Operation::Rename { name, new_parent, new_name, flags } => {
+                overlay.rename(node, name, new_parent, new_name, flags)
+            }
+            Operation::ReadDir { cookie, size, plus } => self.list(context, cookie, size, plus),
+            _ => Err(Errno::NOSYS),
+        }
+    }
+
+    fn lookup(&self, context: &mut Context<'_>, name: &OsStr) -> FsResult<()> {
+        match self.overlay.lookup(context.request.node, name) {
+            Ok(entry) => self.answer_entry(context, &entry),
+            // Said so, the kernel remembers it; a plain error would be asked for each time.
+            Err(Errno::NOENT) => reply::no_entry(context.reply, self.ttl),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn list(
+        &self,
+        context: &mut Context<'_>,
+        cookie: u64,
+        size: usize,
+        plus: bool,
+    ) -> FsResult<()> {
+        let mut listing = Listing::new(context.reply, size, plus.then_some(self.ttl));
+        self.overlay.readdir(context.request.node, cookie, plus, &mut |entry| listing.add(&entry))
+    }
+
+    fn answer_entry(&self, context: &mut Context<'_>, entry: &Entry) -> FsResult<()> {
+        reply::entry(context.reply, entry, self.ttl)
+    }
+}

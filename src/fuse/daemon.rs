@@ -1,0 +1,141 @@
+//! A mount as a process of its own: in the foreground or the background, ended by signals.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::mount;
+use super::session::Session;
+use crate::error::{Errno, Error, Result};
+use crate::overlay::Overlay;
+use crate::overlay::options::Options;
+use crate::sys::process::{self, Side};
+
+/// Mounts and serves in this process; returns when the filesystem is unmounted or a signal
+/// (`SIGTERM`, `SIGINT`, `SIGHUP`) asked for the end. `ready` is called when the mount answers.
+///
+/// # Errors
+/// Whatever makes the mount impossible; nothing is left mounted then.
+pub fn serve(
+    options: &Options,
+    mountpoint: &Path,
+    ready: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    process::clear_umask();
+    if let Err(errno) = process::raise_open_files() {
+        tracing::debug!("the limit of open files stays as it is: {errno}");
+    }
+    let mountpoint = mount::resolve(mountpoint)?;
+    // Before the mount, so that a signal during it is kept until somebody can act on it.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
+    let overlay = Arc::new(Overlay::new(options)?);
+    let served = serve_overlay(&overlay, options, &mountpoint, signals, ready);
+    overlay.shutdown();
+    served
+}
+
+fn serve_overlay(
+    overlay: &Arc<Overlay>,
+    options: &Options,
+    mountpoint: &Path,
+    signals: Signals,
+    ready: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let session = Session::mount(Arc::clone(overlay), options, mountpoint)?;
+    let stopper = session.stopper();
+    if let Err(error) = ready() {
+        // Served all the same, to its end: that is how it is unmounted.
+        stopper.stop();
+        return session.serve().and(Err(error));
+    }
+    let handle = signals.handle();
+    let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut signals = signals;
+        for signal in signals.forever() {
+            tracing::info!("signal {signal}: unmounting");
+            stopper.stop();
+        }
+    });
+    let served = session.serve();
+    handle.close();
+    match watcher {
+        Ok(watcher) => drop(watcher.join()),
+        Err(error) => tracing::warn!("signals are not handled: {error}"),
+    }
+    served
+}
+
+/// Mounts and leaves a process in the background that serves. Returns when the mount answers.
+/// Must be called before there are other threads.
+///
+/// # Errors
+/// As [`serve`], whose error comes back from the process in the background.
+pub fn start(options: &Options, mountpoint: &Path) -> Result<()> {
+    let failed = |errno: Errno| Error::io("start a process for", mountpoint, errno);
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+    match process::fork().map_err(failed)? {
+        Side::Parent(child) => {
+            drop(writer);
+            wait_until_ready(reader, child, mountpoint)
+        }
+        Side::Child => {
+            drop(reader);
+            std::process::exit(run_in_background(options, mountpoint, writer))
+        }
+    }
+}
+
+/// What the serving process writes once the mount answers; anything else is an error's text.
+const READY: &[u8] = b"\0ready";
+
+fn wait_until_ready(reader: OwnedFd, child: process::Child, mountpoint: &Path) -> Result<()> {
+    let mut said = Vec::new();
+    std::fs::File::from(reader)
+        .read_to_end(&mut said)
+        .map_err(|error| Error::std_io("mount on", mountpoint, &error))?;
+    if said == READY {
+        return Ok(());
+    }
+    let status = child.wait().map_err(|errno| Error::io("mount on", mountpoint, errno))?;
+    if said.is_empty() {
+        let how = match status {
+            Some(code) => format!("ended with code {code}"),
+            None => "was killed".to_owned(),
+        };
+        let mountpoint = mountpoint.display();
+        return Err(Error::Refused(format!("cannot mount on {mountpoint}: the process {how}")));
+    }
+    Err(Error::Refused(String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Serves as the child of [`start`]; returns the exit code.
+fn run_in_background(options: &Options, mountpoint: &Path, writer: OwnedFd) -> i32 {
+    let mut waiting = Some(std::fs::File::from(writer));
+    let served = serve(options, mountpoint, || {
+        process::detach().map_err(|errno| Error::io("detach from", mountpoint, errno))?;
+        tell(&mut waiting, READY);
+        Ok(())
+    });
+    match served {
+        Ok(()) => 0,
+        Err(error) => {
+            tell(&mut waiting, error.to_string().as_bytes());
+            1
+        }
+    }
+}
+
+/// Writes to the parent, once: the end of the pipe is the end of the message.
+fn tell(waiting: &mut Option<std::fs::File>, message: &[u8]) {
+    if let Some(mut pipe) = waiting.take()
+        && let Err(error) = pipe.write_all(message)
+    {
+        tracing::debug!("nobody waits for this mount: {error}");
+    }
+}

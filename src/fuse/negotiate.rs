@@ -1,0 +1,101 @@
+//! INIT: what the kernel and we agree on.
+
+use super::abi::{self, InitFlags, InitIn, InitOut};
+use super::buffer::{MAX_DATA, zeroed};
+use crate::error::{Error, Result};
+use crate::overlay::options::{Options, PassthroughPolicy};
+
+/// What later requests depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// SETXATTR comes in its longer form.
+    pub(crate) setxattr_ext: bool,
+    /// OPEN may name a backing file.
+    pub(crate) passthrough: bool,
+}
+
+/// Requests that may wait in the background (read-ahead, releases) before the kernel slows down.
+const MAX_BACKGROUND: u16 = 64;
+
+/// A backing file must lie on a filesystem that stands on no other; one more may stand on ours.
+const STACK_DEPTH: u32 = 1;
+
+/// What we take of what the kernel offers. Left out on purpose:
+/// - POSIX_LOCKS, FLOCK_LOCKS: the kernel's own locks are right, and hold across a copy-up;
+/// - AUTO_INVAL_DATA: every change of a file's size comes through the kernel;
+/// - WRITEBACK_CACHE: excludes passthrough, and writes are slower with it;
+/// - EXPORT_SUPPORT: looking up `.` and `..` of a node would be asked of us.
+const WANTED: InitFlags = InitFlags::ASYNC_READ
+    .union(InitFlags::ATOMIC_O_TRUNC)
+    .union(InitFlags::BIG_WRITES)
+    .union(InitFlags::DONT_MASK)
+    .union(InitFlags::HAS_IOCTL_DIR)
+    .union(InitFlags::DO_READDIRPLUS)
+    .union(InitFlags::READDIRPLUS_AUTO)
+    .union(InitFlags::ASYNC_DIO)
+    .union(InitFlags::PARALLEL_DIROPS)
+    .union(InitFlags::POSIX_ACL)
+    .union(InitFlags::MAX_PAGES)
+    .union(InitFlags::CACHE_SYMLINKS)
+    .union(InitFlags::NO_OPENDIR_SUPPORT)
+    .union(InitFlags::HANDLE_KILLPRIV_V2)
+    .union(InitFlags::SETXATTR_EXT)
+    .union(InitFlags::INIT_EXT)
+    .union(InitFlags::HAS_EXPIRE_ONLY)
+    .union(InitFlags::PASSTHROUGH);
+
+/// The answer to `offer`. `privileged` says that this process may register backing files.
+///
+/// # Errors
+/// A kernel that is too old.
+pub(crate) fn answer(
+    offer: &InitIn,
+    options: &Options,
+    privileged: bool,
+) -> Result<(InitOut, Agreed)> {
+    if (offer.major, offer.minor) < (abi::MAJOR, abi::OLDEST_MINOR) {
+        return Err(Error::Refused(format!(
+            "the kernel's FUSE protocol is {}.{}, and {}.{} is needed",
+            offer.major,
+            offer.minor,
+            abi::MAJOR,
+            abi::OLDEST_MINOR
+        )));
+    }
+    let mut wanted = WANTED;
+    if options.noacl || options.noxattrs {
+        wanted.remove(InitFlags::POSIX_ACL);
+    }
+    if options.passthrough == PassthroughPolicy::Off || !privileged {
+        wanted.remove(InitFlags::PASSTHROUGH);
+    }
+    let flags = offered(offer) & wanted;
+    let agreed = Agreed {
+        setxattr_ext: flags.contains(InitFlags::SETXATTR_EXT),
+        passthrough: flags.contains(InitFlags::PASSTHROUGH),
+    };
+    let out = InitOut {
+        major: abi::MAJOR,
+        minor: abi::MINOR,
+        max_readahead: offer.max_readahead,
+        flags: flags.bits() as u32,
+        flags2: (flags.bits() >> 32) as u32,
+        max_background: MAX_BACKGROUND,
+        congestion_threshold: MAX_BACKGROUND / 4 * 3,
+        max_write: MAX_DATA as u32,
+        max_pages: (MAX_DATA / 4096) as u16,
+        time_gran: 1,
+        max_stack_depth: if agreed.passthrough { STACK_DEPTH } else { 0 },
+        ..zeroed::<_>()
+    };
+    Ok((out, agreed))
+}
+
+fn offered(offer: &InitIn) -> InitFlags {
+    let low = InitFlags::from_bits_truncate(u64::from(offer.flags));
+    if low.contains(InitFlags::INIT_EXT) {
+        low | InitFlags::from_bits_truncate(u64::from(offer.flags2) << 32)
+    } else {
+        low
+    }
+}

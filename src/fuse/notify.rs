@@ -1,0 +1,61 @@
+//! Telling the kernel that something it keeps is out of date.
+//!
+//! Never call these from a thread that serves a request: the kernel takes the directory's lock
+//! for them, and the request's caller may hold it and wait for that thread.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::abi::{self, notify};
+use super::buffer::ReplyBuffer;
+use super::channel::Channel;
+use crate::error::{Errno, FsResult};
+use crate::overlay::NodeId;
+
+/// Sends notifications for one mount.
+pub struct Notifier {
+    channel: Channel,
+    buffer: ReplyBuffer,
+}
+
+impl Notifier {
+    pub(super) fn new(channel: Channel) -> Notifier {
+        Notifier { channel, buffer: ReplyBuffer::new() }
+    }
+
+    /// Drops the name `name` of the directory `parent` from the kernel's cache.
+    ///
+    /// # Errors
+    /// `ENODEV` after an unmount. A name or directory that the kernel does not know is none.
+    pub fn entry(&mut self, parent: NodeId, name: &OsStr) -> FsResult<()> {
+        let namelen = u32::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)?;
+        self.buffer.clear();
+        self.buffer.put(&abi::NotifyInvalEntryOut { parent: parent.0, namelen, flags: 0 })?;
+        self.buffer.put_bytes(name.as_bytes())?;
+        self.buffer.put_bytes(&[0])?;
+        self.send(notify::INVAL_ENTRY)
+    }
+
+    /// Drops the attributes and all pages of `node` from the kernel's cache.
+    ///
+    /// # Errors
+    /// As [`Notifier::entry`].
+    pub fn inode(&mut self, node: NodeId) -> FsResult<()> {
+        self.buffer.clear();
+        self.buffer.put(&abi::NotifyInvalInodeOut { ino: node.0, off: 0, len: 0 })?;
+        self.send(notify::INVAL_INODE)
+    }
+
+    fn send(&mut self, code: i32) -> FsResult<()> {
+        match self.channel.send(self.buffer.notification(code)) {
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl std::fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Notifier").finish_non_exhaustive()
+    }
+}

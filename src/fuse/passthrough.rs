@@ -1,0 +1,173 @@
+//! Which open files the kernel reads and writes by itself.
+//!
+//! The kernel allows an inode either cached files or files passed through to one backing file,
+//! never both at once. So the open files of each node are counted here, in one of two states,
+//! and each new open must fit. A count may be above the kernel's (it forgets a file before it
+//! sends RELEASE) but never below, so that the state here is at least as strict.
+//!
+//! The one rule that must never break: a descriptor that may write is never passed through to a
+//! file of a lower layer. A node whose lower file is passed through and that was copied up since
+//! gets [`Admission::Stale`]: its names must lead to a fresh node.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::channel::Channel;
+use crate::error::Errno;
+use crate::overlay::options::PassthroughPolicy;
+use crate::overlay::{NodeId, Opened};
+use crate::sys::fuse_dev;
+
+/// How an open is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Through the page cache of the node. `keep`: what is in it is still true.
+    Cached { keep: bool },
+    /// By the kernel from the backing file of this id.
+    Passed { backing: i32 },
+    /// Not at all on this node.
+    Stale,
+}
+
+/// How the open files of a node are served; a node without one has no state.
+#[derive(Debug)]
+struct Open {
+    files: u64,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Cached,
+    Passed { backing: i32, upper: bool },
+}
+
+/// The state of all nodes with open files.
+///
+/// Each shard's lock is held across the ioctl that registers a backing file, which waits for
+/// nothing; no other lock is taken under it.
+#[derive(Debug)]
+pub(super) struct Passthrough {
+    policy: PassthroughPolicy,
+    /// Without it every file is cached, and nothing is counted.
+    negotiated: bool,
+    /// The kernel refused this process its first backing file.
+    off: AtomicBool,
+    shards: [Mutex<HashMap<NodeId, Open>>; SHARDS],
+}
+
+const SHARDS: usize = 16;
+
+const SUID: u32 = 0o4000;
+/// sgid with group execution; without it the bit means something else.
+const SGID: u32 = 0o2010;
+const EXECUTABLE: u32 = 0o111;
+const TYPE_MASK: u32 = 0o170_000;
+const REGULAR: u32 = 0o100_000;
+
+impl Passthrough {
+    pub(super) fn new(policy: PassthroughPolicy, negotiated: bool) -> Passthrough {
+        let (off, shards) = (AtomicBool::new(false), Default::default());
+        Passthrough { policy, negotiated, off, shards }
+    }
+
+    /// Counts a file of `node` that was just opened and says how to answer. After
+    /// [`Admission::Stale`] nothing was counted.
+    pub(super) fn admit(&self, channel: &Channel, node: NodeId, opened: &Opened) -> Admission {
+        let Some(shard) = self.shard(node) else { return Admission::Cached { keep: true } };
+        let mut nodes = shard.lock();
+        match nodes.entry(node) {
+            Slot::Occupied(mut slot) => {
+                let open = slot.get_mut();
+                let admission = match open.how {
+                    How::Cached => Admission::Cached { keep: true },
+                    How::Passed { backing, upper } if upper == opened.upper => {
+                        Admission::Passed { backing }
+                    }
+                    How::Passed { .. } => return Admission::Stale,
+                };
+                open.files += 1;
+                admission
+            }
+            Slot::Vacant(slot) => {
+                let backing =
+                    if self.wanted(opened) { self.register(channel, opened) } else { None };
+                let how = match backing {
+                    Some(backing) => How::Passed { backing, upper: opened.upper },
+                    None => How::Cached,
+                };
+                slot.insert(Open { files: 1, how });
+                match backing {
+                    Some(backing) => Admission::Passed { backing },
+                    // A write that was passed through earlier is not in the node's page cache.
+                    None => Admission::Cached { keep: !opened.upper || self.is_off() },
+                }
+            }
+        }
+    }
+
+    /// Counts a file of `node` that was closed.
+    pub(super) fn release(&self, channel: &Channel, node: NodeId) {
+        let Some(shard) = self.shard(node) else { return };
+        let mut nodes = shard.lock();
+        let Slot::Occupied(mut slot) = nodes.entry(node) else { return };
+        slot.get_mut().files -= 1;
+        if slot.get().files > 0 {
+            return;
+        }
+        if let How::Passed { backing, .. } = slot.remove().how
+            && let Err(errno) = fuse_dev::close_backing(channel, backing)
+        {
+            tracing::warn!("backing file {backing} was not given back: {errno}");
+        }
+    }
+
+    /// The shard of `node`; none where nothing needs to be counted.
+    fn shard(&self, node: NodeId) -> Option<&Mutex<HashMap<NodeId, Open>>> {
+        if !self.negotiated {
+            return None;
+        }
+        self.shards.get(node.0 as usize % SHARDS)
+    }
+
+    fn is_off(&self) -> bool {
+        self.off.load(Ordering::Relaxed)
+    }
+
+    /// Whether the first open file of a node is to be passed through.
+    fn wanted(&self, opened: &Opened) -> bool {
+        if self.is_off() || opened.mode & TYPE_MASK != REGULAR {
+            return false;
+        }
+        if opened.upper {
+            // Writes that are passed through clear no suid and sgid: those must come to us.
+            return !(opened.writable && gains_privilege(opened.mode));
+        }
+        // A descriptor on the lower keeps reading the lower after a copy-up. That is harmless
+        // for programs and libraries, whose pages all mounts then share; a data file must show
+        // what is written to it.
+        let shared = opened.mode & EXECUTABLE != 0 || self.policy == PassthroughPolicy::All;
+        !opened.writable && shared
+    }
+
+    fn register(&self, channel: &Channel, opened: &Opened) -> Option<i32> {
+        match fuse_dev::open_backing(channel, &*opened.file) {
+            Ok(backing) => Some(backing),
+            Err(errno) => {
+                // Without the privilege it will never work; else it is this file's filesystem.
+                if errno == Errno::PERM {
+                    self.off.store(true, Ordering::Relaxed);
+                }
+                tracing::debug!("no passthrough: {errno}");
+                None
+            }
+        }
+    }
+}
+
+fn gains_privilege(mode: u32) -> bool {
+    mode & SUID != 0 || mode & SGID == SGID
+}

@@ -1,0 +1,263 @@
+//! Decoding: the bytes of one request to an [`Operation`], without copying.
+//!
+//! Nothing here trusts the bytes: whatever is too short, not terminated or not a name gives an
+//! errno. Numbers that the kernel alone chooses (node ids, handles) are passed on as they are.
+
+mod decode;
+
+use std::ffi::OsStr;
+
+use rustix::fs::XattrFlags;
+use zerocopy::FromBytes;
+
+use self::decode::Body;
+use super::abi::{self, InHeader, opcode};
+use crate::error::FsResult;
+use crate::overlay::{Caller, HandleId, NodeId, SetAttr};
+use crate::sys::{OFlags, RenameFlags};
+
+/// One request of the kernel.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    /// Names the request in its reply.
+    pub(crate) unique: u64,
+    /// The node it is about; for operations on a name, the directory.
+    pub(crate) node: NodeId,
+    /// On whose behalf.
+    pub(crate) caller: Caller,
+    opcode: u32,
+    body: &'a [u8],
+}
+
+/// What a request asks for. The node and the caller are in the [`Request`].
+#[derive(Debug)]
+pub(crate) enum Operation<'a> {
+    Init(&'a abi::InitIn),
+    Destroy,
+    /// A request that is being served shall be given up; here each is served to its end.
+    Interrupt,
+    Lookup {
+        name: &'a OsStr,
+    },
+    Forget {
+        count: u64,
+    },
+    BatchForget {
+        nodes: &'a [abi::ForgetOne],
+    },
+    GetAttr {
+        handle: Option<HandleId>,
+    },
+    Statx {
+        handle: Option<HandleId>,
+    },
+    SetAttr {
+        handle: Option<HandleId>,
+        set: SetAttr,
+    },
+    ReadLink,
+    Symlink {
+        name: &'a OsStr,
+        target: &'a OsStr,
+    },
+    MkNod {
+        name: &'a OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+    },
+    MkDir {
+        name: &'a OsStr,
+        mode: u32,
+        umask: u32,
+    },
+    Unlink {
+        name: &'a OsStr,
+    },
+    RmDir {
+        name: &'a OsStr,
+    },
+    Rename {
+        name: &'a OsStr,
+        new_parent: NodeId,
+        new_name: &'a OsStr,
+        flags: RenameFlags,
+    },
+    Link {
+        node: NodeId,
+        name: &'a OsStr,
+    },
+    Open {
+        flags: OFlags,
+        kill_suidgid: bool,
+    },
+    Create {
+        name: &'a OsStr,
+        mode: u32,
+        umask: u32,
+        flags: OFlags,
+    },
+    TmpFile {
+        mode: u32,
+        umask: u32,
+        flags: OFlags,
+    },
+    Read {
+        handle: HandleId,
+        offset: u64,
+        size: usize,
+    },
+    Write {
+        handle: HandleId,
+        offset: u64,
+        data: &'a [u8],
+        kill_suidgid: bool,
+    },
+    Flush {
+        handle: HandleId,
+    },
+    FSync {
+        handle: Option<HandleId>,
+        data_only: bool,
+    },
+    Release {
+        handle: HandleId,
+    },
+    ReadDir {
+        cookie: u64,
+        size: usize,
+        plus: bool,
+    },
+    StatFs,
+    SyncFs,
+    SetXattr {
+        name: &'a OsStr,
+        value: &'a [u8],
+        flags: XattrFlags,
+        kill_sgid: bool,
+    },
+    GetXattr {
+        name: &'a OsStr,
+        size: usize,
+    },
+    ListXattr {
+        size: usize,
+    },
+    RemoveXattr {
+        name: &'a OsStr,
+    },
+    Ioctl {
+        handle: Option<HandleId>,
+        command: u32,
+        input: &'a [u8],
+    },
+    FAllocate {
+        handle: HandleId,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    },
+    LSeek {
+        handle: HandleId,
+        offset: u64,
+        whence: u32,
+    },
+    CopyFileRange(CopyFileRange),
+    /// Nothing we serve: the kernel is told so and mostly never asks again. ACCESS is among
+    /// them (the kernel checks permissions itself), and OPENDIR, so that directories are opened
+    /// without asking and their listing stays in the kernel's cache.
+    Unsupported,
+}
+
+/// Where from, where to and how much.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CopyFileRange {
+    pub(crate) from: HandleId,
+    pub(crate) from_offset: u64,
+    pub(crate) to: HandleId,
+    pub(crate) to_offset: u64,
+    pub(crate) length: u64,
+    /// The reply has 64 bits.
+    pub(crate) wide: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Splits a message into header and body; `None` where it is no message at all.
+    pub(crate) fn parse(message: &'a [u8]) -> Option<Request<'a>> {
+        let (header, rest) = InHeader::ref_from_prefix(message).ok()?;
+        let whole = usize::try_from(header.len).ok()?;
+        // Extensions (none are negotiated) would follow the body.
+        let body = whole
+            .checked_sub(size_of::<InHeader>())?
+            .checked_sub(usize::from(header.total_extlen) * 8)?;
+        Some(Request {
+            unique: header.unique,
+            node: NodeId(header.nodeid),
+            caller: Caller { uid: header.uid, gid: header.gid, pid: header.pid },
+            opcode: header.opcode,
+            body: rest.get(..body)?,
+        })
+    }
+
+    /// The number of the operation, for messages.
+    pub(crate) fn opcode(&self) -> u32 {
+        self.opcode
+    }
+
+    /// Whether somebody waits for an answer.
+    pub(crate) fn wants_reply(&self) -> bool {
+        !matches!(self.opcode, opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT)
+    }
+
+    /// What is asked for. `setxattr_ext` says that this was negotiated.
+    ///
+    /// # Errors
+    /// `EIO` for a body that is too short, `EINVAL` or `ENAMETOOLONG` for a bad name or flag.
+    pub(crate) fn operation(&self, setxattr_ext: bool) -> FsResult<Operation<'a>> {
+        let mut body = Body(self.body);
+        match self.opcode {
+            opcode::LOOKUP | opcode::FORGET | opcode::BATCH_FORGET | opcode::READLINK => {
+                self.of_names(&mut body)
+            }
+            opcode::SYMLINK..=opcode::LINK | opcode::RENAME2 => self.of_names(&mut body),
+            opcode::GETATTR | opcode::SETATTR | opcode::STATX => self.of_attributes(&mut body),
+            opcode::SETXATTR..=opcode::REMOVEXATTR => self.of_xattrs(&mut body, setxattr_ext),
+            opcode::INIT => Ok(Operation::Init(body.take()?)),
+            opcode::DESTROY => Ok(Operation::Destroy),
+            opcode::INTERRUPT => Ok(Operation::Interrupt),
+            opcode::STATFS => Ok(Operation::StatFs),
+            opcode::SYNCFS => Ok(Operation::SyncFs),
+            _ => self.of_files(&mut body),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes;
+
+    /// The decoder meets every operation with bodies of every length: too short, just right and
+    /// too long, with and without the end of a string.
+    #[test]
+    fn no_body_of_any_operation_makes_the_decoder_panic() {
+        let sizes = (0..64).flat_map(|opcode| (0..200).map(move |length| (opcode, length)));
+        let mut decoded = 0;
+        for (opcode, length) in sizes {
+            for byte in [0, b'x', 0xff] {
+                // Words, so that the message is aligned as a buffer is.
+                let mut words = vec![u64::from_ne_bytes([byte; 8]); 5 + 25];
+                let bytes = words.as_mut_bytes();
+                bytes[0..4].copy_from_slice(&(40 + length as u32).to_ne_bytes());
+                bytes[4..8].copy_from_slice(&(opcode as u32).to_ne_bytes());
+                bytes[36..38].fill(0);
+                let request = Request::parse(bytes).unwrap();
+                decoded += u32::from(request.operation(true).is_ok());
+                decoded += u32::from(request.operation(false).is_ok());
+            }
+        }
+        assert!(decoded > 1000, "hardly anything is decoded");
+        assert!(Request::parse(&[0xff; 64]).is_none());
+        assert!(Request::parse(&[0; 39]).is_none());
+    }
+}

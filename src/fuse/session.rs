@@ -1,0 +1,159 @@
+//! One mount from its INIT to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use super::adapter::Adapter;
+use super::buffer::{ReplyBuffer, RequestBuffer};
+use super::channel::{Channel, Received};
+use super::mount::{self, MountPoint};
+use super::negotiate::{self, Agreed};
+use super::notify::Notifier;
+use super::request::{Operation, Request};
+use super::workers::Workers;
+use crate::error::{Errno, Error, Result};
+use crate::overlay::Overlay;
+use crate::overlay::options::Options;
+use crate::sys::process;
+
+/// How long users of a mount that was told to stop may go on with what they have open.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A mounted filesystem that answered INIT and is ready to serve.
+pub struct Session {
+    adapter: Arc<Adapter>,
+    channel: Channel,
+    point: MountPoint,
+    threads: Option<usize>,
+    events: (Sender<Event>, Receiver<Event>),
+}
+
+pub(super) enum Event {
+    /// Somebody asked for the end.
+    Stop,
+    /// A serving thread ended.
+    ThreadEnded,
+}
+
+/// Ends a session from another thread.
+#[derive(Debug, Clone)]
+pub struct Stopper(Sender<Event>);
+
+impl Stopper {
+    /// Unmounts, and makes [`Session::serve`] return soon.
+    pub fn stop(&self) {
+        // A session that is over has nobody who listens.
+        drop(self.0.send(Event::Stop));
+    }
+}
+
+impl Session {
+    /// Mounts `overlay` on the absolute path `mountpoint` and agrees with the kernel on how to
+    /// talk. Users of the mount wait until [`Session::serve`] runs.
+    ///
+    /// # Errors
+    /// A mount that is refused; nothing is mounted then.
+    pub fn mount(overlay: Arc<Overlay>, options: &Options, mountpoint: &Path) -> Result<Session> {
+        let (device, point) = mount::mount(options, mountpoint)?;
+        let channel = Channel::new(device);
+        let agreed = match shake_hands(&channel, options) {
+            Ok(agreed) => agreed,
+            Err(error) => {
+                if let Err(second) = point.unmount() {
+                    tracing::error!("{second}");
+                }
+                return Err(error);
+            }
+        };
+        Ok(Session {
+            adapter: Arc::new(Adapter::new(overlay, options, agreed)),
+            channel,
+            point,
+            threads: options.threads,
+            events: std::sync::mpsc::channel(),
+        })
+    }
+
+    /// What ends this session.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.events.0.clone())
+    }
+
+    /// What tells the kernel of changes that did not come through it.
+    pub fn notifier(&self) -> Result<Notifier> {
+        Ok(Notifier::new(self.channel.another()?))
+    }
+
+    /// Serves until the filesystem is unmounted or [`Stopper::stop`] is called. The overlay is
+    /// not shut down: that is its owner's next step.
+    ///
+    /// # Errors
+    /// Threads that cannot be started; the filesystem is unmounted then.
+    pub fn serve(self) -> Result<()> {
+        let adapter = Arc::clone(&self.adapter);
+        let (events, _) = &self.events;
+        let workers = match Workers::start(&self.channel, adapter, self.threads, events.clone()) {
+            Ok(workers) => workers,
+            Err(error) => {
+                self.point.unmount()?;
+                return Err(error);
+            }
+        };
+        let mut deadline: Option<Instant> = None;
+        while workers.live() > 0 {
+            match self.next_event(deadline) {
+                Some(Event::ThreadEnded) => {}
+                Some(Event::Stop) => {
+                    self.point.unmount()?;
+                    deadline = Some(Instant::now() + GRACE);
+                }
+                // Files are still in use: their users get errors from now on.
+                None => {
+                    self.adapter.close();
+                    break;
+                }
+            }
+        }
+        match workers.panics() {
+            0 => Ok(()),
+            panics => Err(Error::Refused(format!("{panics} requests ended in a panic"))),
+        }
+    }
+
+    /// The next event, or `None` when `deadline` is over.
+    fn next_event(&self, deadline: Option<Instant>) -> Option<Event> {
+        let Some(deadline) = deadline else { return self.events.1.recv().ok() };
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.events.1.recv_timeout(left).ok()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("point", &self.point).finish_non_exhaustive()
+    }
+}
+
+/// Reads the kernel's INIT and answers it.
+fn shake_hands(channel: &Channel, options: &Options) -> Result<Agreed> {
+    let failed = |errno: Errno| Error::io("talk to", crate::sys::fuse_dev::PATH, errno);
+    let mut request = RequestBuffer::new();
+    let mut reply = ReplyBuffer::new();
+    let length = match channel.receive(request.room()).map_err(failed)? {
+        Received::Request(length) => length,
+        Received::Unmounted => return Err(failed(Errno::NODEV)),
+    };
+    let request = Request::parse(request.message(length)).ok_or_else(|| failed(Errno::IO))?;
+    let Operation::Init(offer) = request.operation(false).map_err(failed)? else {
+        return Err(failed(Errno::IO));
+    };
+    let answer = negotiate::answer(offer, options, process::is_initial_root());
+    let result = match &answer {
+        Ok((out, _)) => reply.put(out),
+        Err(_) => Err(Errno::PROTO),
+    };
+    channel.send(reply.message(request.unique, result)).map_err(failed)?;
+    answer.map(|(_, agreed)| agreed)
+}

@@ -1,0 +1,23 @@
+//! A fresh node for a file whose old one the kernel cannot use any more.
+
+use super::{NodeId, Overlay};
+use crate::error::{Errno, FsResult};
+
+impl Overlay {
+    /// Gives the file of `node` another node: from now on its names lead there, with the same
+    /// inode number, and `node` goes on for those who have it open.
+    ///
+    /// Needed after a copy-up while the kernel reads the lower file by itself: it allows an
+    /// inode one such file only, and the upper one must be another's.
+    ///
+    /// # Errors
+    /// `EINVAL` for what does not lie in the upper, and for directories.
+    pub fn renew_node(&self, node: NodeId) -> FsResult<()> {
+        let node = self.nodes.get(node)?;
+        if !node.is_upper() || node.dir.is_some() {
+            return Err(Errno::INVAL);
+        }
+        let held = self.at(&node, |at| at.path_fd())?;
+        self.nodes.supersede(&node, held)
+    }
+}
