@@ -158,6 +158,30 @@ fn layers_behind_symlinks_and_long_names_are_found() {
 }
 
 #[test]
+fn an_archive_of_docker_25_is_read_by_its_manifest_json() {
+    let image = image("app", &[BASE, TOP]);
+    let mut files = oci_files(std::slice::from_ref(&image), images::gzip);
+    let layers = image.layers.iter().map(|layer| images::blob(&images::gzip(layer)).0);
+    let manifest = json!([{
+        "Config": images::blob(&image.config).0,
+        "RepoTags": ["app:v25"],
+        "Layers": layers.collect::<Vec<_>>(),
+    }]);
+    files.push(("manifest.json".to_owned(), manifest.to_string().into_bytes()));
+    let scratch = Scratch::new();
+    let loaded = scratch.load(&files).unwrap();
+    assert_eq!(loaded[0].id.to_string(), image.id());
+    assert_eq!(loaded[0].references[0].familiar(), "app:v25");
+
+    // There the names of blobs are promises.
+    let wrong = images::blob(&images::gzip(&image.layers[0])).0;
+    let blob = files.iter_mut().find(|(name, _)| *name == wrong).unwrap();
+    blob.1 = images::zstd(&image.layers[0]);
+    let refusal = Scratch::new().load(&files).unwrap_err().to_string();
+    assert!(refusal.contains("expected sha256:"), "{refusal}");
+}
+
+#[test]
 fn of_an_index_the_image_for_this_machine_is_taken() {
     let host = plyfs::image::manifest::Platform::host();
     let (other, own) = (image("other", &[TOP]), image("own", &[BASE]));

@@ -55,9 +55,6 @@ impl Context {
     /// The store; made where there is none.
     fn store(&self) -> Result<Store> {
         match &self.root {
-            Some(root) if root.as_os_str().is_empty() => {
-                Err(Error::option("--root", "must not be empty"))
-            }
             Some(root) => Store::open(root),
             None => Store::open(&default_root()?),
         }

@@ -71,6 +71,7 @@ impl Store {
         if !images.iter().all(|image| self.layers_at_hand(image, staged, &exclusive)) {
             return Ok(false);
         }
+        transaction.may_leave_orphans();
         self.publish_layers(staged, &exclusive)?;
         let before = self.catalog()?;
         let mut catalog = before.clone();

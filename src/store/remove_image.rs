@@ -34,6 +34,7 @@ impl Store {
         let (id, reference) = before.find(text)?;
         let mut catalog = before.clone();
         let removed = self.plan_removal(&mut catalog, id, reference, force)?;
+        transaction.may_leave_orphans();
         self.commit_catalog(&catalog, &transaction, &exclusive)?;
         if removed.image.is_some() {
             self.bury_orphans(&transaction, &exclusive)?;

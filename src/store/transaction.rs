@@ -4,6 +4,7 @@
 //! One whose lock is free belonged to a process that died; it may also have left layers and
 //! images that no catalog leads to. Both are swept when the next transaction begins.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ pub(super) struct Transaction {
     dir: PathBuf,
     #[expect(dead_code, reason = "held: the lock says that this process lives")]
     lock: File,
+    orphans: Cell<bool>,
 }
 
 impl Transaction {
@@ -36,6 +38,13 @@ impl Transaction {
         }
     }
 
+    /// To be said before anything is moved to where only a catalog still to come, or none any
+    /// more, leads to it. When the transaction fails after this, its directory stays, as after a
+    /// crash, so that the next one sweeps.
+    pub(super) fn may_leave_orphans(&self) {
+        self.orphans.set(true);
+    }
+
     /// Ends it and removes what is left in it.
     ///
     /// # Errors
@@ -47,6 +56,9 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
+        if self.orphans.get() {
+            return;
+        }
         // After `end` there is nothing left. Otherwise an error is on its way to the user, which
         // matters more than this one; what stays is swept by the next transaction.
         if let Err(error) = durable::remove_all(&self.dir) {
@@ -70,7 +82,7 @@ impl Store {
             // A sweep may have come between: it held the lock for a moment, or took the
             // directory away.
             let Some(lock) = hold_own(&dir)? else { continue };
-            let transaction = Transaction { dir, lock };
+            let transaction = Transaction { dir, lock, orphans: Cell::new(false) };
             self.sweep(&transaction)?;
             return Ok(transaction);
         }

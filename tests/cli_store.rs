@@ -1,0 +1,209 @@
+//! The `plyfs` command on a store: what it prints, and how it fails.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at once")]
+
+mod images;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use images::{docker_files, fixture, image, oci_files};
+use serde_json::Value;
+
+/// The command, on a store in a directory of its own.
+struct Shell {
+    dir: tempfile::TempDir,
+}
+
+impl Shell {
+    fn new() -> Shell {
+        Shell { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A store with the fixture image in it.
+    fn with_busybox() -> Shell {
+        let shell = Shell::new();
+        shell.ok(&["load", "-q", "-i", fixture("busybox-oci.tar").to_str().unwrap()]);
+        shell
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plyfs"));
+        command.args(arguments).env("PLYFS_ROOT", self.dir.path().join("root"));
+        command.stdin(Stdio::null()).env_remove("PLYFS_LOG");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What it prints, where it must succeed in silence on standard error.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.is_empty(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Its one line on standard error, where it must fail.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said.trim_end().strip_prefix("plyfs: ").unwrap().to_owned()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(arguments)).unwrap()
+    }
+}
+
+const ID: &str = "sha256:bfd2404a434a3a2f502fd7356bb680663d1e4cc6a0444b47b2064d4e6a85a8bf";
+
+#[test]
+fn load_says_what_was_loaded() {
+    let shell = Shell::new();
+    for name in ["busybox-oci.tar", "busybox-docker.tar"] {
+        let said = shell.ok(&["load", "-i", fixture(name).to_str().unwrap()]);
+        assert_eq!(said, "Loaded image: localhost/plyfs/busybox:1.35\n");
+    }
+    let mut nameless = image("x", &[&[("a", "b")]]);
+    nameless.name = None;
+    let mut child =
+        shell.command(&["load"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let archive = images::archive(&oci_files(&[nameless.clone()], images::gzip));
+    child.stdin.take().unwrap().write_all(&archive).unwrap();
+    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(said, format!("Loaded image ID: {}\n", nameless.id()));
+}
+
+#[test]
+fn images_are_listed_as_docker_does() {
+    let shell = Shell::with_busybox();
+    let listing = shell.ok(&["images"]);
+    let lines: Vec<_> = listing.lines().collect();
+    assert_eq!(lines[0].split("   ").filter(|cell| !cell.is_empty()).count(), 5, "{listing}");
+    assert!(lines[0].starts_with("REPOSITORY                TAG    IMAGE ID       CREATED"));
+    assert!(lines[1].starts_with("localhost/plyfs/busybox   1.35   bfd2404a434a   "), "{listing}");
+    assert!(lines[1].contains(" years ago   ") && lines[1].ends_with("MB"), "{listing}");
+    assert_eq!(shell.ok(&["images", "-q"]), "bfd2404a434a\n");
+    assert_eq!(shell.ok(&["images", "-q", "--no-trunc"]), format!("{ID}\n"));
+    assert_eq!(shell.ok(&["images", "-q", "busybox"]), "bfd2404a434a\n");
+    assert_eq!(shell.ok(&["images", "-q", "plyfs/busybox:1.35"]), "bfd2404a434a\n");
+    assert_eq!(shell.ok(&["images", "-q", "busybox:1.36"]), "");
+    let json = shell.json(&["images", "--json"]);
+    assert_eq!(json[0]["id"], ID);
+    assert_eq!(json[0]["references"][0], "localhost/plyfs/busybox:1.35");
+    assert_eq!(json[0]["layers"].as_array().unwrap().len(), 3);
+    assert!(json[0]["size"].as_u64().unwrap() > 1_000_000);
+}
+
+#[test]
+fn containers_are_made_listed_and_removed() {
+    let shell = Shell::with_busybox();
+    let id = shell.ok(&["create", "--name", "box", "busybox:1.35"]);
+    let id = id.trim();
+    assert_eq!(id.len(), 64);
+    assert_eq!(shell.ok(&["ps"]).lines().count(), 1, "none is mounted");
+    let listing = shell.ok(&["ps", "-a"]);
+    let line = listing.lines().nth(1).unwrap();
+    assert!(listing.starts_with("CONTAINER ID   IMAGE "), "{listing}");
+    assert!(line.starts_with(&format!("{}   localhost/plyfs/busybox:1.35   ", &id[..12])));
+    assert!(line.contains(" ago   Unmounted   box"), "{listing}");
+    assert_eq!(shell.ok(&["ps", "-aq", "--no-trunc"]).trim(), id);
+    let json = shell.json(&["ps", "-a", "--json"]);
+    assert_eq!((&json[0]["name"], &json[0]["mounted"]), (&"box".into(), &false.into()));
+    assert!(Path::new(json[0]["upper"].as_str().unwrap()).is_dir());
+
+    let refusal = shell.fails(&["rmi", "busybox:1.35"]);
+    assert!(refusal.contains("in use: container box") && refusal.contains("plyfs rm box"));
+    assert_eq!(shell.fails(&["umount", "box"]), "container box is not mounted");
+    assert_eq!(shell.ok(&["rm", &id[..6]]), format!("{}\n", &id[..6]));
+    let said = shell.ok(&["rmi", "busybox:1.35"]);
+    let said: Vec<_> = said.lines().collect();
+    assert_eq!(said[..2], ["Untagged: localhost/plyfs/busybox:1.35", &format!("Deleted: {ID}")]);
+    assert_eq!(said.len(), 5);
+    assert_eq!(shell.ok(&["images"]).lines().count(), 1);
+}
+
+#[test]
+fn of_several_names_each_is_tried() {
+    let shell = Shell::with_busybox();
+    shell.ok(&["create", "--name", "one", "busybox:1.35"]);
+    shell.ok(&["create", "--name", "two", "busybox:1.35"]);
+    let output = shell.run(&["rm", "nope", "one", "never", "two"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"one\ntwo\n");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "plyfs: no such container: nope\nplyfs: no such container: never\n");
+}
+
+#[test]
+fn failures_are_one_line_that_names_the_thing() {
+    let shell = Shell::with_busybox();
+    assert_eq!(shell.fails(&["create", "nope"]), "no such image: nope");
+    let missing = shell.fails(&["load", "-i", "/no/such.tar"]);
+    assert_eq!(missing, "cannot open /no/such.tar: no such file or directory");
+    assert!(shell.fails(&["load"]).starts_with("standard input: "));
+    assert!(shell.fails(&["umount", "/no/where"]).contains("/no/where"));
+    // Names of hostile archives are shown, not obeyed.
+    let mut files = docker_files(&[image("x", &[])]);
+    files.last_mut().unwrap().1 =
+        br#"[{"Config":"a\u001b[2J\nb","RepoTags":[],"Layers":[]}]"#.to_vec();
+    let path = shell.dir.path().join("hostile.tar");
+    std::fs::write(&path, images::archive(&files)).unwrap();
+    let said = shell.fails(&["load", "-i", path.to_str().unwrap()]);
+    assert!(!said.contains('\x1b') && said.contains("is missing"), "{said}");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let shell = Shell::new();
+    for arguments in [&["frob"][..], &["rm"], &["create"], &["images", "--frob"], &[]] {
+        assert_eq!(shell.run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    let shell = Shell::new();
+    let help = shell.ok(&["--help"]);
+    let verbs = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let verbs: Vec<_> = verbs.take_while(|line| !line.is_empty()).collect();
+    assert!(verbs.len() >= 8, "{help}");
+    for verb in verbs.iter().filter_map(|line| line.split_whitespace().next()) {
+        if verb != "help" {
+            let help = shell.ok(&[verb, "--help"]);
+            assert!(help.contains("Example:\n  "), "{help}");
+            assert!(help.contains(&format!("plyfs {verb}")), "{help}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_accident() {
+    let shell = Shell::with_busybox();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = shell.command(&["images"]).stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn the_store_is_where_it_was_asked_for() {
+    let shell = Shell::new();
+    let other = shell.dir.path().join("with space, comma:colon");
+    shell.ok(&["--root", other.to_str().unwrap(), "images"]);
+    assert!(other.join("layers").is_dir());
+    assert!(!shell.dir.path().join("root").exists());
+    let empty = shell.command(&["images"]).env("PLYFS_ROOT", "").output().unwrap();
+    assert_eq!(empty.status.code(), Some(2));
+    // A store of a later version is not touched.
+    std::fs::write(other.join("format"), "2\n").unwrap();
+    let refusal = shell.fails(&["--root", other.to_str().unwrap(), "images"]);
+    assert!(refusal.contains("format 2"), "{refusal}");
+}
