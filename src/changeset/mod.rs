@@ -1,1 +1,20 @@
 //! The difference of two trees, independent of tar.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `tree` | a stack of layers as one read-only tree, and its merge rule |
+//! | `diff` | the walk that compares an upper with what lies below it |
+//! | `same` | when two files count as changed |
+//! | `docker` | the same walk by docker's rule |
+//! | `change` | one line of the result |
+
+mod change;
+mod diff;
+mod docker;
+mod same;
+pub mod tree;
+
+pub use change::{Change, ChangeKind, FileKind, Meta};
+pub use diff::diff;
+pub use docker::diff_docker;
+pub use tree::Tree;

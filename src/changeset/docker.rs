@@ -1,0 +1,17 @@
+//! A difference as `docker diff` lists it.
+
+use std::path::{Path, PathBuf};
+
+use super::change::Change;
+use super::diff::diff_by;
+use super::same::Docker;
+use crate::error::Result;
+
+/// As [`super::diff()`], but with docker's idea of a change (overlay2 driver): a directory's times
+/// and all xattrs but capabilities do not count, and content is judged by size and mtime.
+///
+/// # Errors
+/// Names the layer or the path that cannot be read.
+pub fn diff_docker(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>> {
+    diff_by(lowers, upper, &Docker)
+}
