@@ -3,63 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at once")]
 
 mod images;
+mod shell;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
 use images::{docker_files, fixture, image, oci_files};
-use serde_json::Value;
-
-/// The command, on a store in a directory of its own.
-struct Shell {
-    dir: tempfile::TempDir,
-}
-
-impl Shell {
-    fn new() -> Shell {
-        Shell { dir: tempfile::tempdir().unwrap() }
-    }
-
-    /// A store with the fixture image in it.
-    fn with_busybox() -> Shell {
-        let shell = Shell::new();
-        shell.ok(&["load", "-q", "-i", fixture("busybox-oci.tar").to_str().unwrap()]);
-        shell
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plyfs"));
-        command.args(arguments).env("PLYFS_ROOT", self.dir.path().join("root"));
-        command.stdin(Stdio::null()).env_remove("PLYFS_LOG");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// What it prints, where it must succeed in silence on standard error.
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && said.is_empty(), "{arguments:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Its one line on standard error, where it must fail.
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(said.lines().count(), 1, "{said}");
-        said.trim_end().strip_prefix("plyfs: ").unwrap().to_owned()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(arguments)).unwrap()
-    }
-}
+use shell::Shell;
 
 const ID: &str = "sha256:bfd2404a434a3a2f502fd7356bb680663d1e4cc6a0444b47b2064d4e6a85a8bf";
 

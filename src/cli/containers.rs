@@ -1,5 +1,7 @@
 //! Verbs on containers: create, ps, rm.
 
+use std::os::unix::ffi::OsStrExt;
+
 use clap::Args;
 use serde_json::json;
 
@@ -66,7 +68,7 @@ impl List {
                 self.id(container),
                 container.image_name.clone(),
                 age,
-                status(state),
+                status(&store, container, state),
                 container.name.clone(),
             ]
         });
@@ -90,12 +92,12 @@ impl List {
     }
 }
 
-fn status(state: &State) -> String {
+fn status(store: &Store, container: &Container, state: &State) -> String {
     match state {
         State::Unmounted => "Unmounted".to_owned(),
         State::Mounted(places) => match places.first() {
+            Some(place) if *place == store.default_mount_point(container) => "Mounted".to_owned(),
             Some(place) => {
-                use std::os::unix::ffi::OsStrExt;
                 format!("Mounted on {}", output::escaped(place.as_os_str().as_bytes()))
             }
             None => "Mounted elsewhere".to_owned(),

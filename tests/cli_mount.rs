@@ -1,0 +1,171 @@
+//! `mount` and `umount` of containers, by the real daemon.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at once")]
+
+mod shell;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use shell::Shell;
+
+/// A store with a container called box; whatever is mounted is unmounted at the end.
+struct Boxed {
+    shell: Shell,
+    id: String,
+}
+
+impl Boxed {
+    fn new() -> Boxed {
+        let shell = Shell::with_busybox();
+        let id = shell.ok(&["create", "--name", "box", "busybox:1.35"]).trim().to_owned();
+        Boxed { shell, id }
+    }
+
+    fn mount(&self, arguments: &[&str]) -> PathBuf {
+        let said = self.shell.ok(&[&["mount", "box"], arguments].concat());
+        PathBuf::from(said.strip_suffix('\n').unwrap())
+    }
+
+    fn container(&self) -> PathBuf {
+        self.shell.dir.path().join("root/containers").join(&self.id)
+    }
+
+    fn status(&self) -> String {
+        let listing = self.shell.json(&["ps", "-a", "--json"]);
+        listing[0]["mounted"].to_string()
+    }
+
+    /// The process that serves the mount.
+    fn daemon(&self) -> String {
+        let source = format!("plyfs-{}", self.id);
+        let serves = |pid: &Path| {
+            let arguments = fs::read(pid.join("cmdline")).unwrap_or_default();
+            arguments.split(|b| *b == 0).any(|argument| argument == source.as_bytes())
+        };
+        let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+        let pid = processes.into_iter().find(|pid| serves(pid)).unwrap();
+        pid.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Boxed {
+    fn drop(&mut self) {
+        if self.status() == "true" {
+            self.shell.ok(&["umount", "box"]);
+        }
+    }
+}
+
+fn able() -> bool {
+    support::require("root") && support::require("fuse")
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+}
+
+#[test]
+fn a_container_is_mounted_written_and_unmounted() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    let place = boxed.mount(&[]);
+    assert_eq!(place, boxed.container().canonicalize().unwrap().join("merged"));
+    assert!(is_mount_point(&place) && place.join("bin/busybox").is_file());
+    assert_eq!(boxed.mount(&[]), place, "mounting again says where it is");
+    let listing = boxed.shell.ok(&["ps"]);
+    assert!(listing.lines().nth(1).unwrap().contains("   Mounted   box"), "{listing}");
+
+    fs::write(place.join("etc/new"), "written").unwrap();
+    let refusal = boxed.shell.fails(&["rm", "box"]);
+    assert!(refusal.starts_with("container box is in use: mounted on "), "{refusal}");
+    boxed.shell.ok(&["umount", "box"]);
+    assert!(!is_mount_point(&place));
+    assert_eq!(fs::read_to_string(boxed.container().join("diff/etc/new")).unwrap(), "written");
+    assert!(fs::read_dir(boxed.container().join("work")).unwrap().next().is_none());
+    assert_eq!(boxed.shell.fails(&["umount", "box"]), "container box is not mounted");
+
+    let again = boxed.mount(&[]);
+    assert_eq!(fs::read_to_string(again.join("etc/new")).unwrap(), "written");
+    boxed.shell.ok(&["umount", "box"]);
+    boxed.shell.ok(&["rm", "box"]);
+    assert!(!boxed.container().exists());
+}
+
+#[test]
+fn a_container_is_mounted_where_it_is_asked_for() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    let place = boxed.shell.dir.path().canonicalize().unwrap().join("a b,c:d");
+    let other = place.with_file_name("other");
+    for dir in [&place, &other] {
+        fs::create_dir(dir).unwrap();
+    }
+    let refusal = boxed.shell.fails(&["mount", "box", "/no/where"]);
+    assert_eq!(refusal, "cannot open mount point /no/where: no such file or directory");
+    assert_eq!(boxed.mount(&[place.to_str().unwrap()]), place);
+    assert!(boxed.shell.ok(&["ps"]).contains("Mounted on "));
+    assert_eq!(boxed.mount(&[]), place);
+    let refusal = boxed.shell.fails(&["mount", "box", other.to_str().unwrap()]);
+    assert!(refusal.starts_with("container box is in use: mounted on "), "{refusal}");
+    let refusal = boxed.shell.fails(&["umount", other.to_str().unwrap()]);
+    assert!(refusal.starts_with("cannot unmount "), "{refusal}");
+    let refusal = boxed.shell.fails(&["umount", "/proc/"]);
+    assert!(refusal.contains("not of plyfs"), "{refusal}");
+    boxed.shell.ok(&["umount", place.to_str().unwrap()]);
+    assert!(!is_mount_point(&place));
+}
+
+#[test]
+fn a_daemon_that_was_killed_leaves_a_container_that_mounts_again() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    let place = boxed.mount(&[]);
+    fs::write(place.join("kept"), "x").unwrap();
+    let killed = Command::new("kill").args(["-9", &boxed.daemon()]).status().unwrap();
+    assert!(killed.success());
+    // The kernel still has the mount, so the container counts as mounted.
+    assert_eq!(boxed.status(), "true");
+    boxed.shell.ok(&["umount", "box"]);
+    assert_eq!(boxed.status(), "false");
+    assert_eq!(fs::read_to_string(boxed.mount(&[]).join("kept")).unwrap(), "x");
+}
+
+#[test]
+fn a_mount_that_fails_says_why_and_leaves_nothing() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    let layers = boxed.shell.dir.path().join("root/layers");
+    let layer = fs::read_dir(&layers).unwrap().next().unwrap().unwrap().path();
+    fs::rename(layer.join("diff"), layer.join("gone")).unwrap();
+    let refusal = boxed.shell.fails(&["mount", "box"]);
+    assert!(refusal.starts_with("cannot mount container box: "), "{refusal}");
+    assert!(refusal.contains("no such file or directory"), "{refusal}");
+    assert_eq!(boxed.status(), "false");
+}
+
+#[test]
+fn two_containers_of_one_image_do_not_see_each_other() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    boxed.shell.ok(&["create", "--name", "second", "busybox:1.35"]);
+    let (one, two) = (boxed.mount(&[]), boxed.shell.ok(&["mount", "second"]));
+    fs::remove_file(one.join("etc/hosts")).unwrap();
+    fs::write(one.join("mine"), "").unwrap();
+    let two = Path::new(two.trim_end());
+    assert!(two.join("etc/hosts").is_file() && !two.join("mine").exists());
+    boxed.shell.ok(&["umount", "second", "box"]);
+}
