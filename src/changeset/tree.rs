@@ -90,7 +90,7 @@ impl Tree {
     pub fn open_with_upper(lowers: &[PathBuf], upper: &Path) -> Result<Tree> {
         let opened = file::open_root(upper).and_then(|fd| Ok((stat_fd(&fd)?, fd)));
         let (stat, fd) = opened.map_err(|errno| Error::io("open upper layer", upper, errno))?;
-        let mut roots = vec![(fd, stat, upper)];
+        let mut roots = vec![(Arc::new(fd), stat, upper)];
         for (layer, path) in lowers.iter().enumerate() {
             let index = LayerIndex(u32::try_from(layer + 1).unwrap_or(u32::MAX));
             let opened = Layer::open(index, path)?;
@@ -99,7 +99,7 @@ impl Tree {
         Tree::of_roots(roots)
     }
 
-    fn of_roots(roots: Vec<(OwnedFd, Stat, &Path)>) -> Result<Tree> {
+    fn of_roots(roots: Vec<(Arc<OwnedFd>, Stat, &Path)>) -> Result<Tree> {
         let privileged = creds::own_ids().0 == 0;
         let trust = if privileged { Namespace::Trusted } else { Namespace::User };
         let mut parts = Vec::with_capacity(roots.len());
@@ -107,7 +107,6 @@ impl Tree {
             // What a root says about opaqueness is not heeded: overlayfs merges all roots.
             let marks = marks_of_fd(&fd, Some(trust))
                 .map_err(|errno| Error::io("read the xattrs of layer", path, errno))?;
-            let fd = Arc::new(fd);
             parts.push(Part { layer, fd, stat, xattr_whiteouts: marks.xattr_whiteouts });
         }
         if parts.is_empty() {
