@@ -13,6 +13,7 @@
     reason = "a test stops at the first thing that is not as expected"
 )]
 
+pub(crate) mod core;
 pub(crate) mod generate;
 pub(crate) mod merge;
 pub(crate) mod mountpoint;
