@@ -9,14 +9,15 @@ use model::mountpoint::{Mountpoint, Tree};
 use model::run::{Effort, cases};
 use support::{Driver, Options, Scene, require};
 
-const AS_THE_KERNEL_CAN: Breadth = Breadth { plain: false, beyond_the_kernel: false };
+const AS_THE_KERNEL_CAN: Breadth =
+    Breadth { plain: false, lower_links: true, beyond_the_kernel: false };
 
 #[test]
 fn the_model_agrees_with_a_plain_directory() {
     if !require("root") {
         return;
     }
-    let breadth = Breadth { plain: true, beyond_the_kernel: false };
+    let breadth = Breadth { plain: true, lower_links: true, beyond_the_kernel: false };
     cases(Effort::from_env(4), breadth, |spec, run| {
         let scene = Scene::from_spec(spec);
         run(&mut Tree::new(&scene.upper))
@@ -39,8 +40,12 @@ fn plyfs_agrees_with_the_model() {
     if !require("root") || !require("fuse") {
         return;
     }
-    cases(Effort::from_env(12), Breadth { plain: false, beyond_the_kernel: true }, |spec, run| {
-        let scene = Scene::from_spec(spec);
-        run(&mut Mountpoint::new(scene.mount_by(Driver::Plyfs, &Options::default())))
-    });
+    cases(
+        Effort::from_env(12),
+        Breadth { plain: false, lower_links: false, beyond_the_kernel: true },
+        |spec, run| {
+            let scene = Scene::from_spec(spec);
+            run(&mut Mountpoint::new(scene.mount_by(Driver::Plyfs, &Options::default())))
+        },
+    );
 }

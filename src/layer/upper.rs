@@ -16,7 +16,7 @@ use super::xattrs::{Mark, Namespace};
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::stat::Stat;
 use crate::sys::xattr::Target;
-use crate::sys::{self, AsFd, OFlags, OwnedFd, RenameFlags, file, node};
+use crate::sys::{self, AsFd, OwnedFd, RenameFlags, file, node};
 
 /// What an upper directory holds under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,23 +279,17 @@ fn probe_xattrs(work: &Workdir, user_only: bool) -> FsResult<(Namespace, bool)> 
     Ok((Namespace::User, false))
 }
 
-/// Makes sure that a rename from staging into the upper works: both must be on one mount.
+/// Makes sure that a rename from staging into the upper works: both must be on one mount. It is
+/// tried with a name that is not there: mounts are compared before names, and nothing changes,
+/// the time of the upper's root neither.
 fn probe_rename(work: &Workdir, root: &OwnedFd, upper: &Path, path: &Path) -> Result<()> {
     let name = work.fresh_name();
-    let failed = |errno| match errno {
-        Errno::XDEV => {
+    match node::rename(work.staging(), &name, root, &name, RenameFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::XDEV) => {
             let reason = format!("{} is not on the mount of upperdir", path.display());
-            Error::option("workdir", reason)
+            Err(Error::option("workdir", reason))
         }
-        errno => Error::io("write to upperdir", upper, errno),
-    };
-    file::create_at(work.staging(), &name, OFlags::WRONLY, 0o600).map_err(failed)?;
-    let moved = node::link(work.staging(), &name, root, &name);
-    work.discard(&name);
-    match moved {
-        Ok(()) => node::unlink(root, &name).map_err(failed),
-        // A filesystem without hard links: a rename would tell the same, but could be left behind.
-        Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(()),
-        Err(errno) => Err(failed(errno)),
+        Err(errno) => Err(Error::io("write to upperdir", upper, errno)),
     }
 }

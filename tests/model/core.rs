@@ -30,7 +30,8 @@ const FILE: u32 = 0o100_000;
 #[derive(Debug)]
 pub(crate) struct Core<'a> {
     scene: &'a Scene,
-    fs: Overlay,
+    /// `None` only between two mounts.
+    fs: Option<Overlay>,
     /// The lookups that the operation in hand has counted: forgotten at its end, so that nodes
     /// come and go all the time.
     counted: RefCell<Vec<NodeId>>,
@@ -47,11 +48,15 @@ struct Held {
 impl<'a> Core<'a> {
     pub(crate) fn new(scene: &'a Scene) -> Self {
         let (counted, held) = (RefCell::default(), BTreeMap::new());
-        Core { scene, fs: open(scene), counted, held }
+        Core { scene, fs: Some(open(scene)), counted, held }
+    }
+
+    fn fs(&self) -> &Overlay {
+        self.fs.as_ref().unwrap()
     }
 
     fn walk(&self, path: &Path) -> Result<Entry, Errno> {
-        let stat = self.fs.getattr(NodeId::ROOT, None)?;
+        let stat = self.fs().getattr(NodeId::ROOT, None)?;
         let mut here = Entry { node: NodeId::ROOT, stat };
         for name in path {
             here = self.child(&here, name)?;
@@ -61,7 +66,7 @@ impl<'a> Core<'a> {
 
     fn child(&self, dir: &Entry, name: &OsStr) -> Result<Entry, Errno> {
         check_dir(dir)?;
-        let found = self.fs.lookup(dir.node, name)?;
+        let found = self.fs().lookup(dir.node, name)?;
         self.counted.borrow_mut().push(found.node);
         Ok(found)
     }
@@ -114,9 +119,9 @@ impl<'a> Core<'a> {
     ) -> Result<Option<T>, Errno> {
         let write = flags.contains(OFlags::WRONLY);
         let Some(node) = self.openable(path, write)? else { return Ok(None) };
-        let opened = self.fs.open(node, flags, false)?;
+        let opened = self.fs().open(node, flags, false)?;
         let used = use_it(opened.handle);
-        self.fs.release(opened.handle);
+        self.fs().release(opened.handle);
         used.map(Some)
     }
 
@@ -124,7 +129,7 @@ impl<'a> Core<'a> {
         let mut content = Vec::new();
         let mut part = [0u8; 8192];
         loop {
-            match self.fs.read(handle, content.len() as u64, &mut part)? {
+            match self.fs().read(handle, content.len() as u64, &mut part)? {
                 0 => return Ok(content),
                 n => content.extend_from_slice(&part[..n]),
             }
@@ -134,13 +139,13 @@ impl<'a> Core<'a> {
     fn write_all(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let mut done = 0;
         while done < data.len() {
-            done += self.fs.write(handle, offset + done as u64, &data[done..], false)?;
+            done += self.fs().write(handle, offset + done as u64, &data[done..], false)?;
         }
         Ok(())
     }
 
     fn set(&self, node: NodeId, handle: Option<HandleId>, set: &SetAttr) -> Answer {
-        self.fs.setattr(&CALLER, node, handle, set).map(|_| Outcome::Done)
+        self.fs().setattr(&CALLER, node, handle, set).map(|_| Outcome::Done)
     }
 
     fn call(&mut self, op: &Op) -> Answer {
@@ -186,10 +191,10 @@ impl<'a> Core<'a> {
 
     fn create(&self, dir: NodeId, name: &OsStr, mode: u32, data: &[u8]) -> Answer {
         let flags = OFlags::CREATE | OFlags::WRONLY;
-        let (entry, opened) = self.fs.create(&CALLER, dir, name, FILE | mode, 0, flags)?;
+        let (entry, opened) = self.fs().create(&CALLER, dir, name, FILE | mode, 0, flags)?;
         self.counted.borrow_mut().push(entry.node);
         let written = self.write_all(opened.handle, 0, data);
-        self.fs.release(opened.handle);
+        self.fs().release(opened.handle);
         written.map(|()| Outcome::Done)
     }
 
@@ -208,29 +213,29 @@ impl<'a> Core<'a> {
         match op {
             Op::Mkdir { path, mode } => {
                 let (dir, name) = self.vacant(path)?;
-                self.made(self.fs.mkdir(&CALLER, dir, name, mode & 0o1777, 0))
+                self.made(self.fs().mkdir(&CALLER, dir, name, mode & 0o1777, 0))
             }
             Op::Symlink { target, path } => {
                 let (dir, name) = self.vacant(path)?;
-                self.made(self.fs.symlink(&CALLER, dir, name, target))
+                self.made(self.fs().symlink(&CALLER, dir, name, target))
             }
             Op::Fifo { path, mode } => {
                 let (dir, name) = self.vacant(path)?;
-                self.made(self.fs.mknod(&CALLER, dir, name, FIFO | mode, 0, 0))
+                self.made(self.fs().mknod(&CALLER, dir, name, FIFO | mode, 0, 0))
             }
             Op::Rmdir { path } => {
                 let (dir, name) = self.parent(path)?;
                 if !self.walk(path)?.stat.is_dir() {
                     return Err(Errno::NOTDIR);
                 }
-                self.fs.rmdir(dir, name).map(|()| Outcome::Done)
+                self.fs().rmdir(dir, name).map(|()| Outcome::Done)
             }
             Op::Unlink { path } => {
                 let (dir, name) = self.parent(path)?;
                 if self.walk(path)?.stat.is_dir() {
                     return Err(Errno::ISDIR);
                 }
-                self.fs.unlink(dir, name).map(|()| Outcome::Done)
+                self.fs().unlink(dir, name).map(|()| Outcome::Done)
             }
             Op::Link { from, to } => {
                 let source = self.walk(from)?;
@@ -238,7 +243,7 @@ impl<'a> Core<'a> {
                 if source.stat.is_dir() {
                     return Err(Errno::PERM);
                 }
-                self.made(self.fs.link(source.node, dir, name))
+                self.made(self.fs().link(source.node, dir, name))
             }
             Op::Rename { from, to, how } => self.rename(from, to, *how),
             _ => self.call_on_attributes(op),
@@ -253,7 +258,22 @@ impl<'a> Core<'a> {
         };
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
-        self.fs.rename(from_dir, from_name, to_dir, to_name, flags).map(|()| Outcome::Done)
+        self.walk(from)?;
+        let target = self.walk(to);
+        match (how, &target) {
+            (RenameHow::NoReplace, Ok(_)) => return Err(Errno::EXIST),
+            (RenameHow::Exchange, Err(errno)) => return Err(*errno),
+            _ => {}
+        }
+        // Neither may lie in the other; the kernel finds that before it asks.
+        if from != to && to.starts_with(from) {
+            return Err(Errno::INVAL);
+        }
+        if from != to && from.starts_with(to) {
+            let exchange = how == RenameHow::Exchange;
+            return Err(if exchange { Errno::INVAL } else { Errno::NOTEMPTY });
+        }
+        self.fs().rename(from_dir, from_name, to_dir, to_name, flags).map(|()| Outcome::Done)
     }
 
     fn call_on_attributes(&mut self, op: &Op) -> Answer {
@@ -281,12 +301,12 @@ impl<'a> Core<'a> {
                     XattrHow::Replace => XattrFlags::REPLACE,
                 };
                 let node = self.xattr_target(path, name, Errno::PERM)?;
-                let set = self.fs.setxattr(node, OsStr::new(name), &value.0, flags, false);
+                let set = self.fs().setxattr(node, OsStr::new(name), &value.0, flags, false);
                 set.map(|()| Outcome::Done)
             }
             Op::RemoveXattr { path, name } => {
                 let node = self.xattr_target(path, name, Errno::PERM)?;
-                self.fs.removexattr(node, OsStr::new(name)).map(|()| Outcome::Done)
+                self.fs().removexattr(node, OsStr::new(name)).map(|()| Outcome::Done)
             }
             Op::GetXattr { path, name } => {
                 let node = self.xattr_target(path, name, Errno::NODATA)?;
@@ -298,7 +318,7 @@ impl<'a> Core<'a> {
                 if !found.stat.is_symlink() {
                     return Err(Errno::INVAL);
                 }
-                let target = self.fs.readlink(found.node)?;
+                let target = self.fs().readlink(found.node)?;
                 Ok(Outcome::Bytes(Data(target.as_bytes().to_vec())))
             }
             _ => self.call_held(op),
@@ -316,7 +336,7 @@ impl<'a> Core<'a> {
 
     fn xattr(&self, node: NodeId, name: &OsStr) -> Result<Vec<u8>, Errno> {
         let mut value = vec![0u8; 4096];
-        let n = self.fs.getxattr(node, name, &mut value)?;
+        let n = self.fs().getxattr(node, name, &mut value)?;
         value.truncate(n);
         Ok(value)
     }
@@ -327,8 +347,8 @@ impl<'a> Core<'a> {
             Op::Hold { slot, path, write } => self.hold(*slot, path, *write),
             Op::Release { slot } => {
                 let Held { node, handle, .. } = held(slot)?;
-                self.fs.release(handle);
-                self.fs.forget(node, 1);
+                self.fs().release(handle);
+                self.fs().forget(node, 1);
                 self.held.remove(slot);
                 DONE
             }
@@ -351,7 +371,7 @@ impl<'a> Core<'a> {
             },
             Op::HeldStat { slot } => {
                 let Held { node, handle, .. } = held(slot)?;
-                Ok(Outcome::Stat(seen(&self.fs.getattr(node, Some(handle))?)))
+                Ok(Outcome::Stat(seen(&self.fs().getattr(node, Some(handle))?)))
             }
             Op::HeldChmod { slot, mode } => {
                 let Held { node, handle, .. } = held(slot)?;
@@ -366,7 +386,7 @@ impl<'a> Core<'a> {
     fn hold(&mut self, slot: usize, path: &Path, write: bool) -> Answer {
         let node = self.openable(path, write)?.ok_or(Errno::NXIO)?;
         let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        let opened = self.fs.open(node, flags, false)?;
+        let opened = self.fs().open(node, flags, false)?;
         // The lookup that found it stays counted, as the kernel's does.
         self.counted.borrow_mut().pop();
         self.held.insert(slot, Held { node, handle: opened.handle, write });
@@ -380,7 +400,7 @@ impl<'a> Core<'a> {
         loop {
             let before = cookie;
             let mut room = 3;
-            let listed = self.fs.readdir(dir, cookie, false, &mut |entry| {
+            let listed = self.fs().readdir(dir, cookie, false, &mut |entry| {
                 room -= 1;
                 if room < 0 {
                     return false;
@@ -435,13 +455,13 @@ impl<'a> Core<'a> {
         match found.stat.file_type() {
             FileType::Directory => Kind::Dir,
             FileType::RegularFile => {
-                let opened = self.fs.open(found.node, OFlags::RDONLY, false).unwrap();
+                let opened = self.fs().open(found.node, OFlags::RDONLY, false).unwrap();
                 let content = self.read_all(opened.handle).unwrap();
-                self.fs.release(opened.handle);
+                self.fs().release(opened.handle);
                 let digest = hex::encode(&Sha256::digest(content)[..12]);
                 Kind::File { size: found.stat.size, digest }
             }
-            FileType::Symlink => Kind::Symlink(self.fs.readlink(found.node).unwrap()),
+            FileType::Symlink => Kind::Symlink(self.fs().readlink(found.node).unwrap()),
             FileType::CharacterDevice => Kind::Char(major, minor),
             FileType::BlockDevice => Kind::Block(major, minor),
             FileType::Fifo => Kind::Fifo,
@@ -450,7 +470,7 @@ impl<'a> Core<'a> {
     }
 
     fn xattrs(&self, node: NodeId) -> BTreeMap<OsString, Vec<u8>> {
-        let names = self.fs.listxattr(node).unwrap();
+        let names = self.fs().listxattr(node).unwrap();
         let names = names.split(|b| *b == 0).filter(|name| !name.is_empty());
         names
             .map(|name| {
@@ -462,7 +482,7 @@ impl<'a> Core<'a> {
 
     fn forget_counted(&self) {
         for node in self.counted.borrow_mut().drain(..) {
-            self.fs.forget(node, 1);
+            self.fs().forget(node, 1);
         }
     }
 }
@@ -486,18 +506,19 @@ impl Subject for Core<'_> {
 
     fn remount(&mut self) {
         for (_, held) in std::mem::take(&mut self.held) {
-            self.fs.release(held.handle);
-            self.fs.forget(held.node, 1);
+            self.fs().release(held.handle);
+            self.fs().forget(held.node, 1);
         }
-        assert!(self.fs.live_nodes() <= 1, "{} nodes after all forgets", self.fs.live_nodes());
-        self.fs.shutdown();
+        assert!(self.fs().live_nodes() <= 1, "{} nodes after all forgets", self.fs().live_nodes());
+        self.fs().shutdown();
         let left: Vec<_> =
             std::fs::read_dir(&self.scene.work).unwrap().map(Result::unwrap).collect();
         assert!(
             left.iter().all(|e| std::fs::read_dir(e.path()).unwrap().next().is_none()),
             "the workdir is not empty: {left:?}"
         );
-        self.fs = open(self.scene);
+        self.fs = None;
+        self.fs = Some(open(self.scene));
     }
 
     fn snapshot(&mut self) -> Snapshot {

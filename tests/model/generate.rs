@@ -25,6 +25,8 @@ const DEPTH: usize = 4;
 pub(crate) struct Breadth {
     /// One layer alone that hides nothing, as a plain directory can hold it.
     pub(crate) plain: bool,
+    /// Hard links in the layers below the upper.
+    pub(crate) lower_links: bool,
     /// What overlayfs is known to get wrong: it lists a whiteout that hides nothing where a
     /// directory exists in one layer alone, gives EEXIST to fchmod of a file that had several names
     /// in a lower layer and has lost the last, and shows one link of a lower file that has none.
@@ -105,7 +107,9 @@ fn layer_entry(
         0..30 => What::Dir,
         30..40 if !breadth.plain => What::Opaque,
         40..75 => What::File(rng.bytes(300)),
-        75..85 if !files.is_empty() => What::HardLink(rng.pick(&files).clone()),
+        75..85 if breadth.lower_links && !files.is_empty() => {
+            What::HardLink(rng.pick(&files).clone())
+        }
         85..93 => What::Symlink("nowhere/at all".into()),
         93..96 => What::Fifo,
         96..98 => What::Char(1, 3),
@@ -312,10 +316,11 @@ impl Chooser<'_> {
         if self.rng.chance(70) { self.existing() } else { self.fresh() }
     }
 
-    /// Opening a device says nothing about the filesystem; opening a fifo to keep it changes what
-    /// its next writer sees; which errno the removal of a root gives is the kernel's affair.
+    /// Opening a device says nothing about the filesystem; keeping a directory open nothing about
+    /// files; opening a fifo to keep it changes what its next writer sees; which errno the removal
+    /// of a root gives is the kernel's affair.
     fn is_pointless(&self, op: &Op) -> bool {
-        let (path, fifo_too) = match op {
+        let (path, held) = match op {
             Op::Write { path, .. } | Op::Append { path, .. } => (path, false),
             Op::Replace { path, .. } | Op::Read { path } => (path, false),
             Op::Hold { path, .. } => (path, true),
@@ -326,6 +331,10 @@ impl Chooser<'_> {
             _ => return false,
         };
         let node = self.model.walk(path).map(|ino| &self.model.inodes[ino].node);
-        matches!(node, Ok(Node::Char(..))) || (fifo_too && matches!(node, Ok(Node::Fifo)))
+        match node {
+            Ok(Node::Char(..)) => true,
+            Ok(Node::Fifo | Node::Dir(_)) => held,
+            _ => false,
+        }
     }
 }
