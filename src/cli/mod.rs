@@ -4,7 +4,9 @@
 //! line on standard error and exit code 1; wrong usage is exit code 2.
 
 mod containers;
+mod diff;
 mod images;
+mod layer_list;
 mod mounts;
 mod output;
 
@@ -43,6 +45,7 @@ enum Verb {
     Mount(mounts::Mount),
     #[command(alias = "unmount")]
     Umount(mounts::Umount),
+    Diff(diff::Diff),
 }
 
 /// What every verb is given.
@@ -91,6 +94,7 @@ pub fn run() -> ExitCode {
         Verb::Rm(verb) => verb.run(&context),
         Verb::Mount(verb) => verb.run(&context),
         Verb::Umount(verb) => verb.run(&context),
+        Verb::Diff(verb) => verb.run(&context),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,7 @@
 mod catalog;
 mod containers;
 mod create;
+mod diff;
 mod durable;
 mod images;
 mod layers;
@@ -42,6 +43,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 pub use containers::{Container, ContainerId, State};
+pub use diff::ChangeRule;
 pub use images::Image;
 pub use load::{Loaded, Source};
 pub use remove_image::Removed;

@@ -1,0 +1,90 @@
+//! `diff` of a container and of layers in directories.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at once")]
+
+mod shell;
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+use shell::Shell;
+
+#[test]
+fn what_was_changed_through_a_mount_is_listed() {
+    if !(support::require("root") && support::require("fuse")) {
+        return;
+    }
+    let shell = Shell::with_busybox();
+    shell.ok(&["create", "--name", "box", "busybox:1.35"]);
+    assert_eq!(shell.ok(&["diff", "box"]), "");
+    let place = shell.ok(&["mount", "box"]);
+    let place = std::path::Path::new(place.trim_end());
+    fs::write(place.join("etc/new"), "new").unwrap();
+    fs::write(place.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+    fs::remove_file(place.join("etc/hosts")).unwrap();
+    let said = shell.ok(&["diff", "box"]);
+    let expected = "C /etc\nD /etc/hosts\nA /etc/new\nC /etc/passwd\n";
+    assert_eq!(said, expected, "while it is mounted");
+    shell.ok(&["umount", "box"]);
+    assert_eq!(shell.ok(&["diff", "box"]), expected);
+
+    let json = shell.json(&["diff", "box", "--json"]);
+    assert_eq!((&json[2]["kind"], &json[2]["path"]), (&json!("A"), &json!("/etc/new")));
+    assert_eq!(json[2]["old"], json!(null));
+    assert_eq!((&json[2]["new"]["type"], &json[2]["new"]["size"]), (&json!("file"), &json!(3)));
+    assert_eq!(json[1]["new"], json!(null));
+    assert_eq!(json[3]["new"]["mode"], "0644");
+}
+
+#[test]
+fn layers_are_compared_without_a_store() {
+    let shell = Shell::new();
+    let dir = shell.dir.path();
+    for (path, content) in [
+        ("base/kept", "1"),
+        ("base/changed", "1"),
+        ("top:one/changed", "2"),
+        ("upper/changed", "3"),
+        ("upper/added", "x"),
+        ("upper/kept", "1"),
+    ] {
+        let path = dir.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        fs::File::open(&path).unwrap().set_modified(time).unwrap();
+    }
+    fs::write(dir.join("upper").join(OsStr::from_bytes(b"\xff\n")), "").unwrap();
+    let lowers = format!("{0}/top\\:one:{0}/base", dir.display());
+    let upper = dir.join("upper");
+    let arguments = ["diff", "--lowerdir", &lowers, "--upperdir", upper.to_str().unwrap()];
+    let output = shell.run(&arguments);
+    assert!(output.status.success(), "{output:?}");
+    let lines = output.stdout.split(|b| *b == b'\n').filter(|line| line.get(1) == Some(&b' '));
+    let lines: Vec<_> = lines.filter(|line| *line != b"C /").collect();
+    // Raw in a pipe: the name with its own newline and all.
+    assert_eq!(lines, [b"A /added".as_slice(), b"C /changed", b"A /\xff"]);
+    let json = shell.json(&[&arguments[..], &["--json"]].concat());
+    let odd = json.as_array().unwrap().iter().find(|change| change["path_bytes"] == "2fff0a");
+    assert_eq!(odd.unwrap()["path"], "/\u{fffd}\n");
+    // No store is made for that.
+    assert!(!dir.join("root").exists());
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let shell = Shell::new();
+    assert_eq!(shell.fails(&["diff", "nope"]), "no such container: nope");
+    let said = shell.fails(&["diff", "--lowerdir", "/no/lower", "--upperdir", "/no/upper"]);
+    assert!(said.contains("/no/"), "{said}");
+    let said = shell.fails(&["diff", "--lowerdir", "/"]);
+    assert_eq!(said, "option --upperdir: must be given beside --lowerdir");
+    for arguments in [&["diff"][..], &["diff", "box", "--lowerdir", "/"]] {
+        assert_eq!(shell.run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
