@@ -3,13 +3,13 @@
 //! Never call these from a thread that serves a request: the kernel takes the directory's lock
 //! for them, and the request's caller may hold it and wait for that thread.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::abi::{self, notify};
 use super::buffer::ReplyBuffer;
 use super::channel::Channel;
-use crate::error::{Errno, FsResult};
+use crate::error::{Errno, Error, FsResult};
 use crate::overlay::NodeId;
 
 /// Sends notifications for one mount.
@@ -51,6 +51,27 @@ impl Notifier {
             Err(Errno::NOENT) => Ok(()),
             result => result,
         }
+    }
+}
+
+/// Drops names from the kernel's cache, some time soon, from a thread of its own: this may be
+/// called while a request is served. Rare enough that the thread costs nothing.
+pub(super) fn drop_entries(channel: &Channel, names: Vec<(NodeId, OsString)>) {
+    let started = channel.another().and_then(|channel| {
+        std::thread::Builder::new()
+            .name("notify".into())
+            .spawn(move || {
+                let mut notifier = Notifier::new(channel);
+                for (parent, name) in names {
+                    if let Err(errno) = notifier.entry(parent, &name) {
+                        tracing::debug!(?name, "the kernel keeps a name: {errno}");
+                    }
+                }
+            })
+            .map_err(|error| Error::Refused(format!("cannot start a thread: {error}")))
+    });
+    if let Err(error) = started {
+        tracing::warn!("{error}");
     }
 }
 

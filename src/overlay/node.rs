@@ -57,6 +57,8 @@ pub struct Node {
     pub in_upper: AtomicBool,
     /// What only directories have.
     pub dir: Option<Box<Directory>>,
+    /// The node that took over its names, held so that it stays while this one does.
+    successor: OnceLock<Arc<Node>>,
     lookups: AtomicU64,
 }
 
@@ -147,6 +149,7 @@ impl Node {
             state: Mutex::new(state),
             in_upper: AtomicBool::new(in_upper),
             dir: dir.map(Box::new),
+            successor: OnceLock::new(),
             lookups: AtomicU64::new(0),
         }
     }
@@ -289,12 +292,13 @@ impl NodeTable {
     }
 
     /// Moves the keys and names of `old` to a fresh node, which no lookup counts yet; `old`
-    /// keeps the file itself, as `held`. Once is enough: a node without names is left alone.
-    pub fn supersede(&self, old: &Arc<Node>, held: Arc<OwnedFd>) -> FsResult<()> {
+    /// keeps the file itself, as `held`. Returns the names. Once is enough: a node without names
+    /// is left alone.
+    pub fn supersede(&self, old: &Arc<Node>, held: Arc<OwnedFd>) -> FsResult<Vec<Alias>> {
         let fresh = {
             let mut state = old.state.lock();
             if state.pinned.is_some() || state.names.is_empty() {
-                return Ok(());
+                return Ok(Vec::new());
             }
             state.pinned = Some(held);
             NodeState {
@@ -306,10 +310,15 @@ impl NodeTable {
                 dead: false,
             }
         };
-        let keys = fresh.keys.clone();
+        let (keys, names) = (fresh.keys.clone(), fresh.names.clone());
         let fresh = self.number(|id| Node::new(id, old.kind, fresh, None))?;
         fresh.lookups.store(0, Ordering::Relaxed);
-        keys.into_iter().try_for_each(|key| self.ensure_key(&fresh, key))
+        for key in keys {
+            self.ensure_key(&fresh, key)?;
+        }
+        // Set once only: a superseded node has no names left to supersede it by.
+        old.successor.get_or_init(|| fresh);
+        Ok(names)
     }
 
     /// Lets no key lead to `node` any more: its inodes are gone or not to be found again.
@@ -349,8 +358,9 @@ impl NodeTable {
                 continue;
             }
             let names = std::mem::take(&mut node.state.lock().names);
+            let successor = node.successor.get().cloned();
             drop(node);
-            pending.extend(names.into_iter().map(|alias| alias.parent));
+            pending.extend(names.into_iter().map(|alias| alias.parent).chain(successor));
         }
     }
 

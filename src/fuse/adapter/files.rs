@@ -3,6 +3,7 @@
 use super::{Adapter, Context};
 use crate::error::{Errno, FsResult};
 use crate::fuse::abi::{CopyFileRangeOut, LseekOut, OpenFlags, WriteOut};
+use crate::fuse::notify;
 use crate::fuse::passthrough::Admission;
 use crate::fuse::reply;
 use crate::fuse::request::{CopyFileRange, Operation};
@@ -79,17 +80,23 @@ impl Adapter {
             Admission::Cached { keep: false } => (OpenFlags::empty(), None),
             Admission::Passed { backing } => (OpenFlags::PASSTHROUGH, Some(backing)),
             Admission::Stale => {
-                // The kernel looks the name up again, finds a node without open files, and
-                // opens that; the caller sees nothing of it.
                 self.overlay.release(opened.handle);
-                self.overlay.renew_node(node)?;
-                return Err(Errno::STALE);
+                return Err(self.renew(context, node)?);
             }
         };
-        if !opened.writable {
-            flags |= OpenFlags::NOFLUSH;
-        }
+        // Each write has reached its layer when it returns: closing has nothing to wait for.
+        flags |= OpenFlags::NOFLUSH;
         reply::open(context.reply, opened.handle, flags, backing)
+    }
+
+    /// Gives the file of `node` a fresh one. The kernel, told so, looks the name up again, finds
+    /// a node without open files, and opens that; the caller sees nothing of it.
+    fn renew(&self, context: &Context<'_>, node: NodeId) -> FsResult<Errno> {
+        let names = self.overlay.renew_node(node)?;
+        if !names.is_empty() {
+            notify::drop_entries(context.channel, names);
+        }
+        Ok(Errno::STALE)
     }
 
     fn close_file(&self, context: &Context<'_>, node: NodeId, handle: HandleId) {
