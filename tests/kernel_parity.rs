@@ -189,7 +189,7 @@ fn each_upper_shows_the_same_tree_when_the_other_mounts_it() {
 
 /// Random operations by one, then a look by the other.
 fn random_uppers(writer: Driver, reader: Driver, variant: &[&str]) {
-    let breadth = Breadth { plain: false, lower_links: true, beyond_the_kernel: false };
+    let breadth = Breadth { beyond_the_kernel: false, ..Breadth::ALL };
     let options = Options::with(variant);
     cases(Effort::from_env(4).unchecked(), breadth, |spec, run| {
         let scene = Scene::from_spec(spec);

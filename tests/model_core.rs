@@ -14,12 +14,8 @@ fn the_core_agrees_with_the_model() {
         return;
     }
     rustix::process::umask(rustix::fs::Mode::empty());
-    cases(
-        Effort::from_env(12),
-        Breadth { plain: false, lower_links: false, beyond_the_kernel: true },
-        |spec, run| {
-            let scene = Scene::from_spec(spec);
-            run(&mut Core::new(&scene))
-        },
-    );
+    cases(Effort::from_env(12), Breadth { lower_links: false, ..Breadth::ALL }, |spec, run| {
+        let scene = Scene::from_spec(spec);
+        run(&mut Core::new(&scene))
+    });
 }

@@ -9,15 +9,14 @@ use model::mountpoint::{Mountpoint, Tree};
 use model::run::{Effort, cases};
 use support::{Driver, Options, Scene, require};
 
-const AS_THE_KERNEL_CAN: Breadth =
-    Breadth { plain: false, lower_links: true, beyond_the_kernel: false };
+const AS_THE_KERNEL_CAN: Breadth = Breadth { beyond_the_kernel: false, ..Breadth::ALL };
 
 #[test]
 fn the_model_agrees_with_a_plain_directory() {
     if !require("root") {
         return;
     }
-    let breadth = Breadth { plain: true, lower_links: true, beyond_the_kernel: false };
+    let breadth = Breadth { plain: true, ..AS_THE_KERNEL_CAN };
     cases(Effort::from_env(4), breadth, |spec, run| {
         let scene = Scene::from_spec(spec);
         run(&mut Tree::new(&scene.upper))
@@ -35,17 +34,25 @@ fn the_model_agrees_with_overlayfs() {
     });
 }
 
-#[test]
-fn plyfs_agrees_with_the_model() {
+fn plyfs(breadth: Breadth, options: &[&str]) {
     if !require("root") || !require("fuse") {
         return;
     }
-    cases(
-        Effort::from_env(12),
-        Breadth { plain: false, lower_links: false, beyond_the_kernel: true },
-        |spec, run| {
-            let scene = Scene::from_spec(spec);
-            run(&mut Mountpoint::new(scene.mount_by(Driver::Plyfs, &Options::default())))
-        },
-    );
+    let options = Options::with(options);
+    cases(Effort::from_env(10), breadth, |spec, run| {
+        let scene = Scene::from_spec(spec);
+        run(&mut Mountpoint::new(scene.mount_by(Driver::Plyfs, &options)))
+    });
+}
+
+/// A descriptor that reads an executable of a lower through the kernel goes on reading the lower
+/// after a copy-up; that is the price of one page cache for all containers.
+#[test]
+fn plyfs_agrees_with_the_model() {
+    plyfs(Breadth { lower_links: false, executables: false, ..Breadth::ALL }, &[]);
+}
+
+#[test]
+fn plyfs_without_passthrough_agrees_with_the_model() {
+    plyfs(Breadth { lower_links: false, ..Breadth::ALL }, &["passthrough=off"]);
 }

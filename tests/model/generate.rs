@@ -25,12 +25,20 @@ const DEPTH: usize = 4;
 pub(crate) struct Breadth {
     /// One layer alone that hides nothing, as a plain directory can hold it.
     pub(crate) plain: bool,
+    /// Executable files in the layers.
+    pub(crate) executables: bool,
     /// Hard links in the layers below the upper.
     pub(crate) lower_links: bool,
     /// What overlayfs is known to get wrong: it lists a whiteout that hides nothing where a
     /// directory exists in one layer alone, gives EEXIST to fchmod of a file that had several names
     /// in a lower layer and has lost the last, and shows one link of a lower file that has none.
     pub(crate) beyond_the_kernel: bool,
+}
+
+impl Breadth {
+    /// Everything.
+    pub(crate) const ALL: Breadth =
+        Breadth { plain: false, executables: true, lower_links: true, beyond_the_kernel: true };
 }
 
 /// A stack of one to four lowers and an upper that is often empty.
@@ -66,7 +74,7 @@ fn layer(rng: &mut Rng, below: &SceneSpec, breadth: Breadth) -> LayerSpec {
             made.entry(parent.to_path_buf()).or_insert(What::Dir);
         }
         made.insert(path.clone(), what.clone());
-        let attributes = layer_attributes(rng, &what);
+        let attributes = layer_attributes(rng, &what, breadth);
         layer.entries.push(EntrySpec { path, what, attributes });
     }
     layer
@@ -117,13 +125,16 @@ fn layer_entry(
     }
 }
 
-fn layer_attributes(rng: &mut Rng, what: &What) -> Attributes {
+fn layer_attributes(rng: &mut Rng, what: &What, breadth: Breadth) -> Attributes {
     let mut attributes = Attributes::default();
     if matches!(what, What::Whiteout | What::HardLink(_)) || !rng.chance(50) {
         return attributes;
     }
     let symlink = matches!(what, What::Symlink(_));
     attributes.mode = Some(rng.pick(MODES)).filter(|_| !symlink);
+    if matches!(what, What::File(_)) && !breadth.executables {
+        attributes.mode = attributes.mode.map(|mode| mode & !0o111);
+    }
     attributes.uid = rng.below(3) as u32;
     attributes.gid = rng.below(3) as u32;
     attributes.mtime = Some(time(rng));

@@ -25,14 +25,15 @@ pub(crate) struct Tree {
 /// A mounted overlay as a subject.
 #[derive(Debug)]
 pub(crate) struct Mountpoint<'a> {
-    mount: MountedOverlay<'a>,
+    // Dropped first: files that are held keep a mount busy.
     tree: Tree,
+    mount: MountedOverlay<'a>,
 }
 
 impl<'a> Mountpoint<'a> {
     pub(crate) fn new(mount: MountedOverlay<'a>) -> Self {
         let tree = Tree::new(mount.root());
-        Mountpoint { mount, tree }
+        Mountpoint { tree, mount }
     }
 }
 

@@ -55,13 +55,15 @@ fn make(root: &Path, entry: &EntrySpec) {
     }
 }
 
-/// Makes a directory and its parents where they are missing, with mode 0755 whatever the umask.
+/// Makes a directory and its parents where they are missing, root's and with mode 0755 whatever
+/// the umask and the SGID of what it lies in.
 fn ensure_dir(path: &Path) {
     if path.is_dir() {
         return;
     }
     ensure_dir(path.parent().unwrap());
     fs::create_dir(path).unwrap();
+    std::os::unix::fs::chown(path, Some(0), Some(0)).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
