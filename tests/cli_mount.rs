@@ -169,3 +169,30 @@ fn two_containers_of_one_image_do_not_see_each_other() {
     assert!(two.join("etc/hosts").is_file() && !two.join("mine").exists());
     boxed.shell.ok(&["umount", "second", "box"]);
 }
+
+#[test]
+fn looking_at_a_container_never_disturbs_its_mount() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    boxed.shell.ok(&["ps", "-aq"]);
+                }
+            });
+        }
+        let rounds = || {
+            for _ in 0..15 {
+                boxed.mount(&[]);
+                boxed.shell.ok(&["umount", "box"]);
+            }
+        };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(rounds));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome.unwrap();
+    });
+}

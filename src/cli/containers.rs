@@ -95,6 +95,7 @@ impl List {
 fn status(store: &Store, container: &Container, state: &State) -> String {
     match state {
         State::Unmounted => "Unmounted".to_owned(),
+        State::Busy => "Busy".to_owned(),
         State::Mounted(places) => match places.first() {
             Some(place) if *place == store.default_mount_point(container) => "Mounted".to_owned(),
             Some(place) => {
@@ -107,7 +108,7 @@ fn status(store: &Store, container: &Container, state: &State) -> String {
 
 fn as_json(store: &Store, container: &Container, state: &State) -> serde_json::Value {
     let places = match state {
-        State::Unmounted => &[][..],
+        State::Unmounted | State::Busy => &[][..],
         State::Mounted(places) => places,
     };
     json!({
@@ -116,7 +117,7 @@ fn as_json(store: &Store, container: &Container, state: &State) -> serde_json::V
         "image": container.image,
         "image_name": container.image_name,
         "created": container.created,
-        "mounted": *state != State::Unmounted,
+        "mounted": matches!(state, State::Mounted(_)),
         "mount_points": places.iter().map(|place| place.to_string_lossy()).collect::<Vec<_>>(),
         "upper": store.upper(container).to_string_lossy(),
     })

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -10,9 +11,12 @@ use crate::error::{Errno, Error, Result};
 use crate::image::{ChainId, ImageId, Timestamp};
 use crate::sys::mountinfo;
 
-use super::lock::{Hold, try_hold};
+use super::lock::{Hold, hold_patiently, try_hold};
 use super::transaction::entries;
 use super::{Store, durable};
+
+/// How long a command waits for another one that has the container.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Names a container: 32 random bytes, written as 64 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +94,8 @@ pub enum State {
     /// It is, at these places of this process's mount namespace; at none where it was mounted
     /// in another one.
     Mounted(Vec<PathBuf>),
+    /// A command is mounting or removing it.
+    Busy,
 }
 
 impl Store {
@@ -131,12 +137,22 @@ impl Store {
         Ok(containers)
     }
 
-    /// Whether the container is mounted. The daemon that serves it holds a lock on its workdir
-    /// as long as it lives, in whatever mount namespace.
+    /// Whether the container is mounted.
     ///
     /// # Errors
     /// Where the kernel does not say.
     pub fn state(&self, container: &Container) -> Result<State> {
+        match hold_patiently(&self.layout.container(&container.id), Hold::Shared, PATIENCE)? {
+            Some(held) => self.state_held(container, &held),
+            None => Ok(State::Busy),
+        }
+    }
+
+    /// Whether a container that this process holds is mounted. The daemon that serves it holds a
+    /// lock on its workdir as long as it lives, in whatever mount namespace. To look at that is
+    /// to take it for a moment, and a daemon that starts just then would fail; so nobody looks
+    /// while a container is being mounted, which is why it must be held.
+    pub(super) fn state_held(&self, container: &Container, _: &File) -> Result<State> {
         let mounts = self.mount_points(container)?;
         let work = self.layout.work(&container.id);
         if mounts.is_empty() && try_hold(&work, Hold::Shared)?.is_some() {
@@ -160,7 +176,7 @@ impl Store {
     /// # Errors
     /// [`Error::InUse`] where another command has it.
     pub(super) fn hold(&self, container: &Container, hold: Hold) -> Result<File> {
-        match try_hold(&self.layout.container(&container.id), hold) {
+        match hold_patiently(&self.layout.container(&container.id), hold, PATIENCE) {
             Ok(Some(lock)) => Ok(lock),
             Ok(None) => Err(in_use(container, "another plyfs command is working on it")),
             Err(Error::Io { source: Errno::NOENT, .. }) => {

@@ -2,10 +2,14 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
 use super::Store;
+
+/// How often a lock that somebody else holds is tried again.
+pub(super) const POLL: Duration = Duration::from_millis(5);
 
 /// Proof that nobody changes the store meanwhile; held while several of its files are read.
 #[derive(Debug)]
@@ -57,13 +61,33 @@ pub(super) enum Hold {
 /// does not allow that.
 pub(super) fn try_hold(path: &Path, hold: Hold) -> Result<Option<File>> {
     let dir = File::open(path).map_err(|error| Error::std_io("open", path, &error))?;
+    Ok(try_lock(&dir, path, hold)?.then_some(dir))
+}
+
+/// As [`try_hold`], but somebody else is given a moment to let go: those who only look hold a
+/// lock for microseconds.
+pub(super) fn hold_patiently(path: &Path, hold: Hold, patience: Duration) -> Result<Option<File>> {
+    let dir = File::open(path).map_err(|error| Error::std_io("open", path, &error))?;
+    let start = Instant::now();
+    loop {
+        if try_lock(&dir, path, hold)? {
+            return Ok(Some(dir));
+        }
+        if start.elapsed() > patience {
+            return Ok(None);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn try_lock(dir: &File, path: &Path, hold: Hold) -> Result<bool> {
     let outcome = match hold {
         Hold::Shared => dir.try_lock_shared(),
         Hold::Exclusive => dir.try_lock(),
     };
     match outcome {
-        Ok(()) => Ok(Some(dir)),
-        Err(TryLockError::WouldBlock) => Ok(None),
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(Error::std_io("lock", path, &error)),
     }
 }

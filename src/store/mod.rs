@@ -18,8 +18,8 @@
 //! store sees that and sweeps both away.
 //!
 //! # Lock order
-//! A transaction's own lock (never contended), then the store's lock, then a container's. The
-//! lock of a container is only ever tried, never waited for, so no order can block there.
+//! A transaction's own lock (never contended), then a container's, then the store's. The lock of
+//! a container is waited for a moment only; nothing waits while it has the store's exclusively.
 
 mod catalog;
 mod containers;

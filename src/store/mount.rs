@@ -21,9 +21,9 @@ impl Store {
     /// the daemon said.
     pub fn mount(&self, text: &str, dir: Option<&Path>, daemon: &Path) -> Result<PathBuf> {
         let container = self.container(text)?;
-        let _held = self.hold(&container, Hold::Exclusive)?;
+        let held = self.hold(&container, Hold::Exclusive)?;
         let wanted = dir.map(canonical_directory).transpose()?;
-        if let State::Mounted(places) = self.state(&container)? {
+        if let State::Mounted(places) = self.state_held(&container, &held)? {
             return match (places.first(), wanted) {
                 (Some(place), None) => Ok(place.clone()),
                 (Some(place), Some(wanted)) if *place == wanted => Ok(wanted),

@@ -13,15 +13,17 @@ impl Store {
     /// Where there is none, it is mounted, or another command is working on it.
     pub fn remove_container(&self, text: &str) -> Result<Container> {
         let transaction = self.begin()?;
-        let exclusive = self.lock_exclusive()?;
-        let container = find(self.read_containers()?, text)?;
+        let container = self.container(text)?;
         let held = self.hold(&container, Hold::Exclusive)?;
-        if let State::Mounted(places) = self.state(&container)? {
+        if let State::Mounted(places) = self.state_held(&container, &held)? {
             return Err(mounted(&container, &places));
         }
+        let exclusive = self.lock_exclusive()?;
+        // While this waited for the locks another command may have removed it.
+        find(self.read_containers()?, &container.id.hex())?;
         transaction.bury(&self.layout.container(&container.id), &exclusive)?;
         super::durable::sync_dir(&self.layout.containers())?;
-        drop((held, exclusive));
+        drop((exclusive, held));
         transaction.end()?;
         Ok(container)
     }

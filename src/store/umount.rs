@@ -1,19 +1,19 @@
 //! `umount`: ends a container's mount and waits for its daemon.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Errno, Error, Result};
 use crate::sys::{creds, mountinfo, unmount};
 
 use super::Store;
 use super::containers::{Container, State, in_use};
-use super::lock::{Hold, try_hold};
+use super::lock::{Hold, hold_patiently};
 
 /// How long a daemon may take to write back and end.
 const PATIENCE: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(5);
 
 /// The type that the mounts of the daemon have in the mount table.
 const KIND: &str = "fuse.plyfs";
@@ -32,8 +32,9 @@ impl Store {
     }
 
     fn umount_container(&self, container: &Container) -> Result<()> {
-        match self.state(container)? {
-            State::Unmounted => {
+        let held = self.hold(container, Hold::Shared)?;
+        match self.state_held(container, &held)? {
+            State::Unmounted | State::Busy => {
                 Err(Error::Refused(format!("container {} is not mounted", container.name)))
             }
             State::Mounted(places) if places.is_empty() => {
@@ -41,7 +42,7 @@ impl Store {
             }
             State::Mounted(places) => {
                 places.iter().rev().try_for_each(|place| take_away(place))?;
-                self.wait_for_daemon(container)
+                self.wait_for_daemon(container, &held)
             }
         }
     }
@@ -61,22 +62,27 @@ impl Store {
             let why = format!("{} is a mount of {kind}, not of plyfs", dir.display());
             return Err(Error::Refused(why));
         }
-        take_away(&dir)?;
-        container.map_or(Ok(()), |container| self.wait_for_daemon(&container))
+        match container {
+            None => take_away(&dir),
+            Some(container) => {
+                let held = self.hold(&container, Hold::Shared)?;
+                take_away(&dir)?;
+                self.wait_for_daemon(&container, &held)
+            }
+        }
     }
 
     /// The mount is gone at once, but the daemon may still be writing; it holds the workdir's
-    /// lock until the end.
-    fn wait_for_daemon(&self, container: &Container) -> Result<()> {
-        let work = self.layout.work(&container.id);
-        let start = Instant::now();
-        while try_hold(&work, Hold::Shared)?.is_none() {
-            if start.elapsed() > PATIENCE {
-                return Err(in_use(container, "it was unmounted, but its daemon has not ended"));
-            }
-            std::thread::sleep(POLL);
+    /// lock until the end. One that serves another place besides (a bind mount) goes on.
+    fn wait_for_daemon(&self, container: &Container, _: &File) -> Result<()> {
+        if !self.mount_points(container)?.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let work = self.layout.work(&container.id);
+        match hold_patiently(&work, Hold::Shared, PATIENCE)? {
+            Some(_) => Ok(()),
+            None => Err(in_use(container, "it was unmounted, but its daemon has not ended")),
+        }
     }
 }
 
