@@ -18,7 +18,9 @@ mod pax;
 mod sparse;
 mod tar_index;
 pub mod tar_read;
+mod tar_sink;
 mod tar_stream;
+pub mod tar_write;
 pub mod verify;
 
 use std::cell::Cell;

@@ -1,7 +1,5 @@
 //! PAX extended headers: records of `LENGTH KEY=VALUE\n`, read and written.
 
-#![allow(dead_code, reason = "the writer of archives, which comes next, uses the other half")]
-
 use crate::sys::stat::Time;
 
 /// Splits the next record off `block`: `(key, value, rest)`, or `None` at the end.
@@ -50,6 +48,35 @@ pub(crate) fn append_record(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 
 fn decimal_digits(n: usize) -> usize {
     n.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+/// An xattr's name as a part of a key, which must not have `=`: GNU tar's escapes.
+pub(crate) fn encode_key(name: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(name.len());
+    for byte in name {
+        match byte {
+            b'%' => key.extend_from_slice(b"%25"),
+            b'=' => key.extend_from_slice(b"%3D"),
+            other => key.push(*other),
+        }
+    }
+    key
+}
+
+/// The inverse of [`encode_key`]; any other `%` stands for itself.
+pub(crate) fn decode_key(key: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(key.len());
+    let mut rest = key;
+    while let Some((first, tail)) = rest.split_first() {
+        let (byte, tail) = match rest {
+            [b'%', b'2', b'5', tail @ ..] => (b'%', tail),
+            [b'%', b'3', b'D', tail @ ..] => (b'=', tail),
+            _ => (*first, tail),
+        };
+        name.push(byte);
+        rest = tail;
+    }
+    name
 }
 
 /// Digits only: no sign, no space, nothing that overflows.
@@ -117,6 +144,15 @@ mod tests {
             assert_eq!((second.key, second.value), (&b"b"[..], &b"="[..]));
             assert!(next_record(second.rest).unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn xattr_names_round_trip_through_keys() {
+        for name in [&b"user.a=b"[..], b"user.100%", b"user.%3D%25", b"user.plain"] {
+            assert!(!encode_key(name).contains(&b'='));
+            assert_eq!(decode_key(&encode_key(name)), name);
+        }
+        assert_eq!(decode_key(b"user.%zz%"), b"user.%zz%");
     }
 
     #[test]

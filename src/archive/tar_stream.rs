@@ -365,10 +365,11 @@ impl Extensions {
             _ if key.starts_with(b"GNU.sparse.") => self.sparse.take(key, value)?,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    let name = pax::decode_key(name);
                     if name.is_empty() || name.contains(&0) {
                         return Err(broken());
                     }
-                    self.xattrs.push((OsString::from_vec(name.to_vec()), value.to_vec()));
+                    self.xattrs.push((OsString::from_vec(name), value.to_vec()));
                 }
             }
         }

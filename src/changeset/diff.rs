@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::change::{Change, ChangeKind, Meta};
-use super::same::{Exact, Rule};
+use super::same::{Carried, Exact, Rule};
 use super::tree::{Directory, Node, Tree};
 use crate::error::{Errno, Error, FsResult, Result};
 
@@ -29,6 +29,12 @@ pub(super) const DEPTH_MAX: usize = 2048;
 /// Names the layer or the path that cannot be read.
 pub fn diff(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>> {
     diff_by(lowers, upper, &Exact)
+}
+
+/// As [`diff`], for an archive of the changes: a file of the upper that has several names is
+/// listed under each of them, changed or not, so that they can be linked again.
+pub fn changes_to_carry(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>> {
+    diff_by(lowers, upper, &Carried)
 }
 
 /// As [`diff`], with another rule of what has changed.

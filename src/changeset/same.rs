@@ -49,6 +49,22 @@ impl Rule for Exact {
     }
 }
 
+/// As [`Exact`], and names of one inode belong together: an upper file with several names counts
+/// under each of them, so that an archive of the difference can link them.
+#[derive(Debug)]
+pub(super) struct Carried;
+
+impl Rule for Carried {
+    fn directory_changed(&self, old: &Directory, new: &Directory) -> FsResult<bool> {
+        Exact.directory_changed(old, new)
+    }
+
+    fn file_changed(&self, old: &File, new: &File) -> FsResult<bool> {
+        let linked = new.stat.nlink > 1 && !old.is_same(new);
+        Ok(linked || Exact.file_changed(old, new)?)
+    }
+}
+
 /// What `docker diff` shows on its overlay2 driver: content, xattrs but for capabilities, and
 /// the times of directories do not count, and neither do times where one side has whole seconds.
 #[derive(Debug)]

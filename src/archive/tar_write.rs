@@ -1,0 +1,309 @@
+//! From layers on disk to archives: a whole merged tree, or what one layer changed.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::oci_whiteout::whiteout_of;
+use super::tar_sink::{Head, TarSink, carries_xattr};
+use super::tar_stream::Kind;
+use crate::changeset::tree::{Directory, File, Node};
+use crate::changeset::{Change, ChangeKind, FileKind, Tree, changes_to_carry};
+use crate::error::{Errno, Error, FsResult, Result};
+use crate::sys::stat::{Stat, Time};
+use crate::sys::{OwnedFd, file};
+
+/// Bytes read and written at once.
+const BUFFER: usize = 256 * 1024;
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// Writes the merged tree of `layers` (topmost first) to `out` as a tar archive, as `docker
+/// export` does: names without a leading `./`, directories with a trailing slash, parents before
+/// children and these sorted by the bytes of their names, PAX records for nanoseconds, long
+/// names and xattrs. A file with several names is written once and linked. Sockets, which no
+/// archive can hold, are left out.
+///
+/// Equal trees give equal bytes; `SOURCE_DATE_EPOCH` limits their times.
+///
+/// # Errors
+/// Names the layer or file that cannot be read; a failed write.
+pub fn export(layers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
+    let tree = Tree::open(layers)?;
+    let mut export = Archiver::new(out, layers.first())?;
+    export.children(&tree, tree.root())?;
+    export.sink.finish()
+}
+
+/// Writes what `upper` changed of the tree of `lowers` (topmost first) to `out` as a layer
+/// archive (OCI changeset): whatever was added or changed with its parents, and `.wh.NAME` for
+/// what is gone. The inverse of [`super::tar_read::unpack_layer`].
+///
+/// # Errors
+/// As [`export`].
+pub fn layer_tar(upper: &Path, lowers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
+    let changes = changes_to_carry(lowers, upper)?;
+    let tree = Tree::open_with_upper(lowers, upper)?;
+    let mut archiver = Archiver::new(out, Some(&upper.to_path_buf()))?;
+    archiver.root(&tree)?;
+    let mut cursor = Cursor { tree: &tree, above: Vec::new() };
+    for change in &changes {
+        archiver.change(&mut cursor, change)?;
+    }
+    archiver.sink.finish()
+}
+
+struct Archiver<'a> {
+    sink: TarSink<'a>,
+    /// For messages: where the topmost layer is.
+    layer: PathBuf,
+    /// The path of the entry under way, without a leading slash.
+    path: Vec<u8>,
+    depth: usize,
+    /// The first name of each inode that has several.
+    first_names: HashMap<(usize, u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Archiver<'a> {
+    fn new(out: &'a mut dyn Write, layer: Option<&PathBuf>) -> Result<Self> {
+        Ok(Archiver {
+            sink: TarSink::new(out)?,
+            layer: layer.cloned().unwrap_or_default(),
+            path: Vec::new(),
+            depth: 0,
+            first_names: HashMap::new(),
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    fn failed(&self, action: &'static str, errno: Errno) -> Error {
+        Error::io(action, self.layer.join(OsStr::from_bytes(&self.path)), errno)
+    }
+
+    fn children(&mut self, tree: &Tree, dir: &Directory) -> Result<()> {
+        if self.depth == DEPTH_MAX {
+            return Err(self.failed("enter directory", Errno::NAMETOOLONG));
+        }
+        self.depth += 1;
+        for (name, node) in tree.list(dir).map_err(|e| self.failed("read directory", e))? {
+            let length = self.path.len();
+            if length > 0 {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(name.as_bytes());
+            self.node(&node)?;
+            if let Node::Dir(dir) = &node {
+                self.children(tree, dir)?;
+            }
+            self.path.truncate(length);
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn root(&mut self, tree: &Tree) -> Result<()> {
+        let stat = tree.root().stat().map_err(|e| self.failed("stat", e))?;
+        self.directory(tree.root(), &stat)
+    }
+
+    fn change(&mut self, cursor: &mut Cursor<'_>, change: &Change) -> Result<()> {
+        self.path = change.path.strip_prefix(b"/").unwrap_or(&change.path).to_vec();
+        if change.kind == ChangeKind::Deleted {
+            return self.whiteout();
+        }
+        match cursor.find(&self.path) {
+            Ok(Some(node)) => self.node(&node),
+            Ok(None) => Err(self.failed("read", Errno::STALE)),
+            Err(errno) => Err(self.failed("read", errno)),
+        }
+    }
+
+    /// The file that hides the present path; it has nothing of its own that could differ.
+    fn whiteout(&mut self) -> Result<()> {
+        let name_at = self.path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+        let (parent, name) = self.path.split_at(name_at);
+        let path = [parent, whiteout_of(name).as_slice()].concat();
+        self.sink.begin(&Head {
+            path: &path,
+            kind: Kind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            rdev: 0,
+            size: 0,
+            xattrs: &[],
+        })
+    }
+
+    fn node(&mut self, node: &Node) -> Result<()> {
+        match node {
+            Node::Dir(dir) => {
+                let stat = dir.stat().map_err(|e| self.failed("stat", e))?;
+                self.directory(dir, &stat)
+            }
+            Node::File(file) => self.file(file),
+        }
+    }
+
+    fn directory(&mut self, dir: &Directory, stat: &Stat) -> Result<()> {
+        let xattrs = dir.xattrs().map_err(|e| self.failed("read the xattrs of", e))?;
+        let path = match self.path.as_slice() {
+            b"" => b"./".to_vec(),
+            path => [path, b"/"].concat(),
+        };
+        self.begin(&path, Kind::Directory, stat, 0, xattrs)
+    }
+
+    fn file(&mut self, file: &File) -> Result<()> {
+        let stat = file.stat;
+        let path = self.path.clone();
+        if stat.nlink > 1 {
+            if let Some(first) = self.first_names.get(&file.inode()) {
+                let kind = Kind::HardLink(first.clone());
+                return self.begin(&path, kind, &stat, 0, Vec::new());
+            }
+            if FileKind::of(&stat) != FileKind::Socket {
+                self.first_names.insert(file.inode(), path.clone());
+            }
+        }
+        let kind = match FileKind::of(&stat) {
+            FileKind::File => Kind::File,
+            FileKind::Symlink => {
+                let target = file.link_target().map_err(|e| self.failed("read symlink", e))?;
+                Kind::Symlink(target.as_bytes().to_vec())
+            }
+            FileKind::CharDevice => Kind::CharDevice,
+            FileKind::BlockDevice => Kind::BlockDevice,
+            FileKind::Fifo => Kind::Fifo,
+            FileKind::Socket => {
+                tracing::debug!("left out, a socket: {}", String::from_utf8_lossy(&path));
+                return Ok(());
+            }
+            FileKind::Directory => return Err(self.failed("read", Errno::ISDIR)),
+        };
+        let xattrs = file.xattrs().map_err(|e| self.failed("read the xattrs of", e))?;
+        if kind != Kind::File {
+            return self.begin(&path, kind, &stat, 0, xattrs);
+        }
+        // Opened first: what cannot be read must not leave a header without data.
+        let content = file.open().map_err(|e| self.failed("open", e))?;
+        self.begin(&path, kind, &stat, stat.size, xattrs)?;
+        self.content(&content, stat.size)?;
+        self.sink.end()
+    }
+
+    fn begin(
+        &mut self,
+        path: &[u8],
+        kind: Kind,
+        stat: &Stat,
+        size: u64,
+        mut xattrs: Vec<(OsString, Vec<u8>)>,
+    ) -> Result<()> {
+        xattrs.retain(|(name, _)| carries_xattr(name));
+        let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
+        self.sink.begin(&Head {
+            path,
+            kind,
+            mode: stat.mode & 0o7777,
+            uid: stat.uid,
+            gid: stat.gid,
+            mtime: stat.mtime,
+            rdev: if is_device { stat.rdev } else { 0 },
+            size,
+            xattrs: &xattrs,
+        })
+    }
+
+    /// Writes `size` bytes of the file: holes without reading them, and zeros for what a file
+    /// that is being truncated lost since its size was taken.
+    fn content(&mut self, fd: &OwnedFd, size: u64) -> Result<()> {
+        let mut position = 0;
+        while position < size {
+            let data = next_data(fd, position, size).map_err(|e| self.failed("read", e))?;
+            self.zeros(data - position)?;
+            position = data;
+            let hole = next_hole(fd, position, size).map_err(|e| self.failed("read", e))?;
+            while position < hole {
+                let want = usize::try_from(hole - position).unwrap_or(BUFFER).min(BUFFER);
+                let part = self.buffer.get_mut(..want).unwrap_or_default();
+                let n = match file::read_at(fd, part, position) {
+                    Ok(n) => n,
+                    Err(errno) => return Err(self.failed("read", errno)),
+                };
+                if n == 0 {
+                    tracing::warn!("{} became shorter", String::from_utf8_lossy(&self.path));
+                    return self.zeros(size - position);
+                }
+                self.sink.data(self.buffer.get(..n).unwrap_or_default())?;
+                position += n as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn zeros(&mut self, count: u64) -> Result<()> {
+        let mut left = count;
+        while left > 0 {
+            let n = usize::try_from(left).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            self.sink.data(ZEROS.get(..n).unwrap_or_default())?;
+            left -= n as u64;
+        }
+        Ok(())
+    }
+}
+
+/// The deepest directory that is entered, as in a difference.
+const DEPTH_MAX: usize = 2048;
+
+/// Where data begins at or after `position`; `size` where none does.
+fn next_data(fd: &OwnedFd, position: u64, size: u64) -> FsResult<u64> {
+    match file::seek_sparse(fd, position, true) {
+        Ok(start) => Ok(start.clamp(position, size)),
+        Err(Errno::NXIO) => Ok(size),
+        // A filesystem that knows of no holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(position),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Where the data at `position` ends.
+fn next_hole(fd: &OwnedFd, position: u64, size: u64) -> FsResult<u64> {
+    match file::seek_sparse(fd, position, false) {
+        Ok(end) if end > position => Ok(end.min(size)),
+        Ok(_) | Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(size),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Finds sorted paths in a tree, one after another, without starting from the root each time.
+struct Cursor<'a> {
+    tree: &'a Tree,
+    /// The directories above the path found last, with their names.
+    above: Vec<(OsString, Directory)>,
+}
+
+impl Cursor<'_> {
+    fn find(&mut self, path: &[u8]) -> FsResult<Option<Node>> {
+        let mut names: Vec<&OsStr> = path.split(|b| *b == b'/').map(OsStr::from_bytes).collect();
+        let Some(last) = names.pop() else { return Ok(None) };
+        let shared = self.above.iter().zip(&names).take_while(|((own, _), name)| own == *name);
+        let shared = shared.count();
+        self.above.truncate(shared);
+        for name in names.into_iter().skip(shared) {
+            match self.lookup(name)? {
+                Some(Node::Dir(dir)) => self.above.push((name.to_owned(), dir)),
+                _ => return Ok(None),
+            }
+        }
+        self.lookup(last)
+    }
+
+    fn lookup(&self, name: &OsStr) -> FsResult<Option<Node>> {
+        let dir = self.above.last().map_or(self.tree.root(), |(_, dir)| dir);
+        self.tree.lookup(dir, name)
+    }
+}
