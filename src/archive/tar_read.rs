@@ -28,6 +28,8 @@ pub struct Unpacked {
 const BUFFER: usize = 256 * 1024;
 /// A run of this many zero bytes, aligned to as many, becomes a hole.
 const HOLE: usize = 64 * 1024;
+/// So does a shorter one at the end of the data, if it is at least a page.
+const HOLE_MIN: usize = 4096;
 
 /// Unpacks the uncompressed layer archive `tar`, read to its very end, into the empty directory
 /// `into`; `what` names the archive in errors. Whiteouts become those of kernel overlayfs.
@@ -274,7 +276,7 @@ fn write_data(fd: &OwnedFd, data: &[u8], position: u64, written_to: u64) -> FsRe
     let first = HOLE - usize::try_from(position % HOLE as u64).unwrap_or(0);
     let (head, tail) = data.split_at(first.min(data.len()));
     for piece in std::iter::once(head).chain(tail.chunks(HOLE)) {
-        let is_hole = piece.len() == HOLE && is_zero(piece);
+        let is_hole = piece.len() >= HOLE_MIN && is_zero(piece);
         if !is_hole {
             file::write_all_at(fd, piece, at)?;
             written_to = at + piece.len() as u64;
