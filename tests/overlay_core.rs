@@ -183,6 +183,67 @@ fn attributes_and_links_reach_the_upper() {
 }
 
 #[test]
+fn names_of_a_lower_hard_link_stay_together_over_a_remount() {
+    let stack = Stack::new();
+    fs::hard_link(stack.path("l2/d/low"), stack.path("l2/d/other")).unwrap();
+    fs::hard_link(stack.path("l2/d/low"), stack.path("l2/third")).unwrap();
+    let fs = stack.open();
+    fs.unlink(NodeId::ROOT, n("third")).unwrap();
+    let low = walk(&fs, "d/low").unwrap();
+    assert_eq!(low.stat.nlink, 2);
+    let writer = fs.open(low.node, OFlags::WRONLY, false).unwrap();
+    fs.write(writer.handle, 0, b"BOTH", false).unwrap();
+    assert_eq!(content(&fs, "d/other"), "BOTH l2");
+    drop(fs);
+
+    let fs = stack.open();
+    let d_again = walk(&fs, "d").unwrap().node;
+    let other = walk(&fs, "d/other").unwrap();
+    assert_eq!((other.stat.ino, other.stat.nlink), (low.stat.ino, 2));
+    assert_eq!(content(&fs, "d/other"), "BOTH l2");
+    fs.rename(d_again, n("other"), d_again, n("moved"), RenameFlags::empty()).unwrap();
+    fs.unlink(d_again, n("low")).unwrap();
+    let moved = walk(&fs, "d/moved").unwrap();
+    assert_eq!((moved.stat.ino, moved.stat.nlink), (low.stat.ino, 1));
+    assert_eq!(content(&fs, "d/moved"), "BOTH l2");
+    fs.unlink(d_again, n("moved")).unwrap();
+    assert_eq!(fs::read_dir(stack.path("w/index")).unwrap().count(), 0);
+    assert_eq!(fs::read(stack.path("l2/d/low")).unwrap(), b"only l2");
+}
+
+#[test]
+fn a_change_of_attributes_of_a_large_file_copies_no_data() {
+    let stack = Stack::new();
+    let large = vec![b'x'; 3 << 20];
+    fs::write(stack.path("l2/d/large"), &large).unwrap();
+    let fs = stack.open();
+    let d = walk(&fs, "d").unwrap().node;
+    let file = walk(&fs, "d/large").unwrap();
+    let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    fs.setattr(&ROOT, file.node, None, &set).unwrap();
+    let meta = fs::metadata(stack.path("u/d/large")).unwrap();
+    assert_eq!((meta.len(), meta.mode() & 0o777), (3 << 20, 0o600));
+    assert!(meta.blocks() <= 8, "{} blocks were copied", meta.blocks());
+    fs.rename(d, n("large"), NodeId::ROOT, n("moved"), RenameFlags::empty()).unwrap();
+    assert_eq!(content(&fs, "moved"), "x".repeat(4096));
+    drop(fs);
+
+    let fs = stack.open();
+    assert_eq!(content(&fs, "moved"), "x".repeat(4096));
+    let moved = walk(&fs, "moved").unwrap();
+    assert_eq!(moved.stat.ino, file.stat.ino);
+    let reader = fs.open(moved.node, OFlags::RDONLY, false).unwrap();
+    let writer = fs.open(moved.node, OFlags::RDWR, false).unwrap();
+    fs.write(writer.handle, 1, b"Y", false).unwrap();
+    let mut buffer = [0; 3];
+    fs.read(reader.handle, 0, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"xYx");
+    assert_eq!(fs::read(stack.path("l2/d/large")).unwrap(), large);
+    drop(fs);
+    assert_eq!(walk(&stack.open(), "moved").unwrap().stat.size, 3 << 20);
+}
+
+#[test]
 fn forgotten_nodes_go() {
     let stack = Stack::new();
     let fs = stack.open();

@@ -8,6 +8,7 @@
 //! | `redirect` | where a renamed directory's lower part lies |
 //! | `origin` | which lower inode a copied-up file came from |
 //! | `upper` | every mutation of the writable layer |
+//! | `index` | which upper inode the names of a copied-up hard link lead to |
 //! | `workdir` | staging beside the upper: made there, then published by one rename |
 //! | `ids` | uid and gid maps |
 
@@ -19,6 +20,7 @@ use crate::sys::{self, OwnedFd, stat::Stat};
 
 pub mod entry;
 pub mod ids;
+pub mod index;
 pub mod origin;
 pub mod redirect;
 pub mod upper;
@@ -59,6 +61,8 @@ pub struct Layer {
     /// Whether the kernel itself refuses writes through `root`: it is a private read-only clone
     /// of the mount, which needs `CAP_SYS_ADMIN`.
     pub sealed: bool,
+    /// UUID of its filesystem, for origins; zeros where it has none.
+    pub uuid: [u8; 16],
 }
 
 impl Layer {
@@ -79,7 +83,8 @@ impl Layer {
         };
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
         // An O_PATH descriptor opens without read permission; be sure that it can be listed.
-        sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
-        Ok(Layer { index, path: path.to_path_buf(), root: Arc::new(root), stat, sealed })
+        let readable = sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
+        let uuid = sys::fs_uuid::filesystem_uuid(&readable).unwrap_or_default();
+        Ok(Layer { index, path: path.to_path_buf(), root: Arc::new(root), stat, sealed, uuid })
     }
 }

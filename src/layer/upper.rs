@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::index::Index;
 use super::whiteout::{self, Style};
 use super::workdir::Workdir;
 use super::xattrs::{Mark, Namespace};
@@ -31,6 +32,17 @@ pub enum Present {
     Dir,
 }
 
+/// What a mount asks of its upper.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// Keep overlay's xattrs as `user.overlay.*` even where `trusted.` is permitted.
+    pub user_xattrs: bool,
+    /// No fsync reaches the disk.
+    pub volatile: bool,
+    /// Keep the names of hard links together over copy-up.
+    pub index: bool,
+}
+
 /// The writable layer of a mount.
 #[derive(Debug)]
 pub struct Upper {
@@ -50,8 +62,8 @@ pub struct Upper {
     pub style: Style,
     /// No fsync reaches the disk.
     pub volatile: bool,
-    /// UUID of the filesystem, for origins; zeros where it has none.
-    pub uuid: [u8; 16],
+    /// Copied-up hard links; `None` where they are not kept together.
+    pub index: Option<Index>,
     /// The name in staging of a whiteout that others are linked to, once there is one.
     shared_whiteout: Mutex<Option<std::ffi::OsString>>,
 }
@@ -61,7 +73,7 @@ impl Upper {
     ///
     /// # Errors
     /// Names the path that is missing, not writable, in use, or on another filesystem.
-    pub fn open(path: &Path, work: &Path, user_xattrs: bool, volatile: bool) -> Result<Upper> {
+    pub fn open(path: &Path, work: &Path, wanted: Wanted) -> Result<Upper> {
         let failed = |errno| Error::io("open upperdir", path, errno);
         let root = file::open_root(path).map_err(failed)?;
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
@@ -72,12 +84,15 @@ impl Upper {
             return Err(Error::option("workdir", reason));
         }
         let probing = |errno| Error::io("probe workdir", work, errno);
-        let (namespace, has_xattrs) = probe_xattrs(&workdir, user_xattrs).map_err(probing)?;
+        let (namespace, has_xattrs) =
+            probe_xattrs(&workdir, wanted.user_xattrs).map_err(probing)?;
         let style = whiteout::probe_style(workdir.staging(), namespace).map_err(probing)?;
         probe_rename(&workdir, &root, path, work)?;
-        let readable = sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
-        let uuid = sys::fs_uuid::filesystem_uuid(&readable).unwrap_or_default();
-        tracing::info!(?style, ?namespace, has_xattrs, volatile, "upper layer opened");
+        let index = match wanted.index && has_xattrs {
+            true => Some(Index::open(&workdir, namespace).map_err(probing)?),
+            false => None,
+        };
+        tracing::info!(?style, ?namespace, has_xattrs, ?wanted, "upper layer opened");
         let upper = Upper {
             path: path.to_path_buf(),
             root: Arc::new(root),
@@ -86,8 +101,8 @@ impl Upper {
             namespace,
             has_xattrs,
             style,
-            volatile,
-            uuid,
+            volatile: wanted.volatile,
+            index,
             shared_whiteout: Mutex::new(None),
         };
         Ok(upper)

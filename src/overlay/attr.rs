@@ -39,6 +39,10 @@ impl Overlay {
 
     /// The attributes that a layer gives, as users see them.
     pub(super) fn shown(&self, node: &Node, mut stat: Stat) -> FsResult<Stat> {
+        let indexed = node.state.lock().index.clone();
+        if let Some(entry) = indexed {
+            stat.nlink = self.merged_nlink(&*self.index_dir()?, &entry, &stat)?;
+        }
         let state = node.state.lock();
         stat.ino = state.ino;
         if let Some(dir) = &node.dir {
@@ -87,7 +91,7 @@ impl Overlay {
         let node = self.nodes.get(node)?;
         let uid = set.uid.map(|id| self.uids.to_disk(id).ok_or(Errno::INVAL)).transpose()?;
         let gid = set.gid.map(|id| self.gids.to_disk(id).ok_or(Errno::INVAL)).transpose()?;
-        let data = set.size.map_or(Data::All, Data::Upto);
+        let data = set.size.map_or(Data::Attributes, Data::Upto);
         self.copy_up(&node, data)?;
         if let Some(size) = set.size {
             self.set_size(&node, handle, size, set.kill_suidgid)?;

@@ -15,12 +15,13 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, XattrFlags};
 
-use super::Overlay;
-use super::layer_dir::LayerDir;
+use super::layer_dir::{LayerDir, Marks};
 use super::listing::{Listed, Part};
 use super::node::{Alias, Node, RealKey};
 use super::place::At;
+use super::{Name, Overlay};
 use crate::error::{Errno, FsResult};
+use crate::layer::index::Nlink;
 use crate::layer::origin::Origin;
 use crate::layer::upper::Upper;
 use crate::layer::xattrs::{Mark, is_private};
@@ -35,6 +36,8 @@ pub(super) enum Data {
     All,
     /// At most the first so many bytes; what follows is about to be cut off.
     Upto(u64),
+    /// None: only attributes, names or xattrs are about to change.
+    Attributes,
 }
 
 /// A complete copy that has no place in the upper yet.
@@ -67,6 +70,9 @@ impl Overlay {
                 Err(errno) => return Err(errno),
             }
         }
+        if data != Data::Attributes && !node.has_upper_data() {
+            return self.copy_up_data(upper, node, data);
+        }
         Ok(())
     }
 
@@ -88,8 +94,15 @@ impl Overlay {
         }
         let source = self.lower_place(node)?;
         let stat = source.stat()?;
-        let staged = self.stage(upper, node.kind, &source, &stat, data)?;
-        let published = self.publish_copy(upper, node, &staged, &stat);
+        let origin = self.origin_of(upper, &source, node);
+        let entry = self.index_name(upper, &stat, origin.as_ref());
+        let linked = entry.is_some() && self.policy.metacopy_from.is_some();
+        let attributes_only = data == Data::Attributes
+            && (self.copies_attributes_only(node.kind, &stat)
+                || (linked && node.kind == FileType::RegularFile));
+        let data = if attributes_only { data } else { whole(data) };
+        let staged = stage(upper, node.kind, &source, &stat, data, origin.as_ref())?;
+        let published = self.publish_copy(upper, node, &staged, &stat, entry, attributes_only);
         if let (Err(_) | Ok(false), Staged::Named(name)) = (&published, &staged) {
             upper.work.discard(name);
         }
@@ -106,42 +119,15 @@ impl Overlay {
         Ok(At::Entry(self.dir_fds.get(&dir)?, name))
     }
 
-    fn stage(
-        &self,
-        upper: &Upper,
-        kind: FileType,
-        source: &At,
-        stat: &Stat,
-        data: Data,
-    ) -> FsResult<Staged> {
-        let origin = self.origin_of(upper, source);
-        if kind == FileType::RegularFile {
-            return stage_file(upper, source, stat, data, origin.as_ref());
-        }
-        let name = upper.work.fresh_name();
-        let staging = upper.work.staging();
-        match kind {
-            FileType::Directory => node::make_dir(staging, &name, 0o700)?,
-            FileType::Symlink => {
-                let (dir, link) = source.dir_and_name();
-                let target = node::read_link(dir, link)?;
-                node::make_symlink(staging, &name, &target)?;
-            }
-            _ => node::make_node(staging, &name, stat.mode, stat.rdev)?,
-        }
-        match dress(upper, &named(upper, &name)?, kind, source, stat, origin.as_ref()) {
-            Ok(()) => Ok(Staged::Named(name)),
-            Err(errno) => {
-                upper.work.discard(&name);
-                Err(errno)
-            }
-        }
-    }
-
     /// The origin to record on a copy; none where the filesystem has no handles.
-    fn origin_of(&self, upper: &Upper, source: &At) -> Option<Origin> {
+    fn origin_of(&self, upper: &Upper, source: &At, node: &Node) -> Option<Origin> {
+        let layer = match &node.dir {
+            Some(dir) => dir.top().ok()?.layer,
+            None => node.state.lock().lower.as_ref()?.0.layer,
+        };
         let (dir, name) = source.dir_and_name();
-        upper.has_xattrs.then(|| Origin::of(dir, name, upper.uuid)).flatten()
+        let origin = || Origin::of(dir, name, self.layer_uuid(layer));
+        upper.has_xattrs.then(origin).flatten()
     }
 
     /// Publishes a copy. Returns `false` where the name was taken away meanwhile: then the
@@ -152,6 +138,8 @@ impl Overlay {
         node: &Arc<Node>,
         staged: &Staged,
         stat: &Stat,
+        entry: Option<Name>,
+        attributes_only: bool,
     ) -> FsResult<bool> {
         let Ok(alias) = node.alias() else { return Ok(false) };
         let dir = alias.parent.directory()?;
@@ -167,19 +155,28 @@ impl Overlay {
         let fd = self.dir_fds.get(upper_dir)?;
         self.mark_impure(upper, dir, &fd)?;
         let before = stat_fd(&fd)?;
-        match staged {
-            Staged::Unnamed(file) => node::link_fd(file, &fd, &alias.name)?,
-            Staged::Named(name) => {
+        let indexed = match &entry {
+            Some(entry) => Some(self.publish_in_index(upper, staged, entry, stat)?),
+            None => None,
+        };
+        match (staged, &indexed) {
+            (_, Some(file)) => node::link_fd(file, &fd, &alias.name)?,
+            (Staged::Unnamed(file), None) => node::link_fd(file, &fd, &alias.name)?,
+            (Staged::Named(name), None) => {
                 let staging = upper.work.staging();
                 node::rename(staging, name, &fd, &alias.name, RenameFlags::NOREPLACE)?;
             }
+        }
+        if let Some(file) = &indexed {
+            self.set_link_count(upper, file, stat.nlink)?;
         }
         // The copy is no change that users made: their directory keeps its times.
         if let Err(errno) = node::set_times(&fd, "".as_ref(), &times_of(&before)) {
             tracing::warn!(%errno, "cannot restore a directory's times after copy-up");
         }
         let copied = At::Entry(fd, alias.name.clone()).stat()?;
-        self.settle(node, upper_dir, &alias, &copied)?;
+        node.state.lock().index = entry;
+        self.settle(node, upper_dir, &alias, &copied, attributes_only)?;
         self.relist(dir, |listing| {
             listing.put(Listed {
                 name: (*alias.name).into(),
@@ -192,6 +189,35 @@ impl Overlay {
         Ok(true)
     }
 
+    /// Publishes the copy of a hard link in the index, where all its names will lead.
+    fn publish_in_index(
+        &self,
+        upper: &Upper,
+        staged: &Staged,
+        entry: &Name,
+        stat: &Stat,
+    ) -> FsResult<OwnedFd> {
+        let index = self.index_dir()?;
+        let file = match staged {
+            Staged::Unnamed(file) => file::reopen(file, OFlags::PATH)?,
+            Staged::Named(name) => named(upper, name)?,
+        };
+        // With the index entry as its only link it has as many names as the lower one.
+        let more = Nlink::Upper(i64::from(stat.nlink) - 1).to_bytes();
+        upper.set_mark(Target::fd(&file), Mark::Nlink, &more)?;
+        match staged {
+            Staged::Unnamed(file) => node::link_fd(file, &index, entry)?,
+            Staged::Named(name) => {
+                let staging = upper.work.staging();
+                node::rename(staging, name, &index, entry, RenameFlags::NOREPLACE)?;
+            }
+        }
+        if let Some(index) = &upper.index {
+            index.set_used();
+        }
+        Ok(file)
+    }
+
     /// From here on the node lies in the upper.
     fn settle(
         &self,
@@ -199,10 +225,11 @@ impl Overlay {
         upper_dir: &Arc<LayerDir>,
         alias: &Alias,
         copied: &Stat,
+        attributes_only: bool,
     ) -> FsResult<()> {
         match &node.dir {
             Some(dir) => {
-                let part = LayerDir::child(upper_dir, &alias.name, false);
+                let part = LayerDir::child(upper_dir, &alias.name, Marks::default());
                 dir.upper.set(part).map_err(|_| Errno::STALE)?;
             }
             None => {
@@ -210,6 +237,10 @@ impl Overlay {
             }
         }
         node.in_upper.store(true, Ordering::Release);
+        if !attributes_only {
+            node.data_in_upper.store(true, Ordering::Release);
+            node.state.lock().lower = None;
+        }
         Ok(())
     }
 
@@ -222,7 +253,7 @@ impl Overlay {
         }
         let source = self.lower_place(node)?;
         let stat = source.stat()?;
-        let fd = match stage_file(upper, &source, &stat, data, None)? {
+        let fd = match stage_file(upper, &source, &stat, whole(data), None)? {
             Staged::Unnamed(fd) => fd,
             Staged::Named(name) => {
                 let fd = file::open_path_at(upper.work.staging(), &name)?;
@@ -230,8 +261,13 @@ impl Overlay {
                 fd
             }
         };
-        node.state.lock().pinned = Some(Arc::new(fd));
+        {
+            let mut state = node.state.lock();
+            state.pinned = Some(Arc::new(fd));
+            state.lower = None;
+        }
         node.in_upper.store(true, Ordering::Release);
+        node.data_in_upper.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -242,13 +278,47 @@ impl Overlay {
         dir: &super::node::Directory,
         fd: &OwnedFd,
     ) -> FsResult<()> {
-        let known = dir.impure.swap(true, Ordering::Relaxed);
-        let merged = !dir.lowers.is_empty();
-        if !upper.has_xattrs || (known && !merged) {
+        if dir.upper()?.set_impure() || !upper.has_xattrs {
             return Ok(());
         }
         let marked = upper.namespace.get(Target::fd(fd), Mark::Impure)?.is_some();
         if marked { Ok(()) } else { upper.set_mark(Target::fd(fd), Mark::Impure, b"y") }
+    }
+}
+
+/// What is copied where attributes alone are not enough.
+fn whole(data: Data) -> Data {
+    if data == Data::Attributes { Data::All } else { data }
+}
+
+fn stage(
+    upper: &Upper,
+    kind: FileType,
+    source: &At,
+    stat: &Stat,
+    data: Data,
+    origin: Option<&Origin>,
+) -> FsResult<Staged> {
+    if kind == FileType::RegularFile {
+        return stage_file(upper, source, stat, data, origin);
+    }
+    let name = upper.work.fresh_name();
+    let staging = upper.work.staging();
+    match kind {
+        FileType::Directory => node::make_dir(staging, &name, 0o700)?,
+        FileType::Symlink => {
+            let (dir, link) = source.dir_and_name();
+            let target = node::read_link(dir, link)?;
+            node::make_symlink(staging, &name, &target)?;
+        }
+        _ => node::make_node(staging, &name, stat.mode, stat.rdev)?,
+    }
+    match dress(upper, &named(upper, &name)?, kind, source, stat, origin) {
+        Ok(()) => Ok(Staged::Named(name)),
+        Err(errno) => {
+            upper.work.discard(&name);
+            Err(errno)
+        }
     }
 }
 
@@ -300,6 +370,11 @@ fn fill(
     let size = match data {
         Data::All => stat.size,
         Data::Upto(size) => size.min(stat.size),
+        Data::Attributes => {
+            file::truncate(fd, stat.size)?;
+            upper.set_mark(Target::fd(fd), Mark::Metacopy, b"")?;
+            0
+        }
     };
     if size > 0 {
         let from = open_lower(source)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, XattrFlags};
 
-use super::layer_dir::{LayerDir, name_of};
+use super::layer_dir::{LayerDir, Marks, name_of};
 use super::listing::{Listed, Occupant, Part};
 use super::node::{Directory, Node, NodeState, RealKey};
 use super::{Caller, Entry, Name, NodeId, Opened, Overlay};
@@ -128,7 +128,7 @@ impl Overlay {
         let dir = parent.directory()?;
         let upper = self.upper()?;
         let name = name_of(name);
-        self.copy_up(&parent, super::copy_up::Data::All)?;
+        self.copy_up(&parent, super::copy_up::Data::Attributes)?;
 
         let mut state = dir.state.write();
         if state.dead {
@@ -214,10 +214,9 @@ impl Overlay {
         let kind = stat.file_type();
         let upper_dir = dir.upper()?;
         let node = self.nodes.intern(key, |id| {
-            let part = LayerDir::child(upper_dir, name, false);
-            let own = (kind == FileType::Directory)
-                .then(|| Directory::new(Some(part), Vec::new(), false));
-            Node::new(id, kind, self.upper_state(stat), own)
+            let part = LayerDir::child(upper_dir, name, Marks::default());
+            let own = (kind == FileType::Directory).then(|| Directory::new(Some(part), Vec::new()));
+            Node::new(id, kind, true, self.upper_state(stat), own)
         })?;
         node.add_name(parent, name);
         Ok(node)
@@ -230,6 +229,7 @@ impl Overlay {
             names: Vec::with_capacity(1),
             lower: None,
             pinned: None,
+            index: None,
             dead: false,
         }
     }
@@ -245,7 +245,7 @@ impl Overlay {
     ) -> FsResult<(Entry, Opened)> {
         let parent = self.nodes.get(parent)?;
         let dir = parent.directory()?;
-        self.copy_up(&parent, super::copy_up::Data::All)?;
+        self.copy_up(&parent, super::copy_up::Data::Attributes)?;
         let mut state = dir.state.write();
         if state.dead {
             return Err(Errno::NOENT);
@@ -264,7 +264,7 @@ impl Overlay {
         own.pinned = Some(fd.clone());
         own.dead = true;
         let kind = FileType::RegularFile;
-        let node = self.nodes.add_unnamed(|id| Node::new(id, kind, own, None))?;
+        let node = self.nodes.add_unnamed(|id| Node::new(id, kind, true, own, None))?;
         let entry = Entry { node: node.id, stat: self.shown(&node, stat)? };
         let opened = self.handles.insert(node, fd, flags, true, stat.mode)?;
         Ok((entry, opened))

@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 use super::copy_up::{Data, open_lower};
 use super::handle::Handle;
 use super::node::Node;
+use super::place::At;
 use super::{HandleId, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::sys::stat::stat_fd;
@@ -45,12 +46,18 @@ impl Overlay {
     /// Opens the file where it lies now; tells whether that is the upper.
     fn open_real(&self, node: &Arc<Node>, flags: OFlags) -> FsResult<(OwnedFd, bool)> {
         let flags = backing_flags(flags);
-        self.at(node, |at| {
-            // Asked before opening: a copy-up in between only means an early re-open.
-            let upper = node.is_upper();
-            let file = if upper { at.open(flags)? } else { open_lower(at)? };
-            Ok((file, upper))
-        })
+        // Asked before opening: a copy-up in between only means an early re-open.
+        if node.has_upper_data() {
+            return self.at(node, |at| at.open(flags)).map(|file| (file, true));
+        }
+        let lower = node.state.lock().lower.clone();
+        match lower {
+            Some((dir, name)) => {
+                let at = At::Entry(self.dir_fds.get(&dir)?, name);
+                open_lower(&at).map(|file| (file, false))
+            }
+            None => self.at(node, |at| at.open(flags)).map(|file| (file, true)),
+        }
     }
 
     /// The file that a handle reads now: where its node was copied up since, the upper's.

@@ -26,7 +26,7 @@ pub(super) struct Handle {
 impl Handle {
     /// Whether the file was copied up since it was opened, so that it must be opened again.
     pub fn is_outdated(&self) -> bool {
-        !self.upper.load(Ordering::Acquire) && self.node.is_upper()
+        !self.upper.load(Ordering::Acquire) && self.node.has_upper_data()
     }
 
     /// The file as it was last opened.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::Name;
 use crate::error::FsResult;
 use crate::layer::LayerIndex;
+use crate::layer::xattrs::DirMarks;
 use crate::sys::{OFlags, OwnedFd, file};
 
 /// A directory of one layer: how to reach it again, whatever is open.
@@ -23,7 +24,24 @@ pub struct LayerDir {
     pub layer: LayerIndex,
     /// Whiteouts in xattr form may be inside.
     pub xattr_whiteouts: bool,
+    /// Entries with an origin may be inside.
+    impure: AtomicBool,
     place: RwLock<Place>,
+}
+
+/// What the marks on a directory say about its entries.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Marks {
+    /// Whiteouts in xattr form may be inside.
+    pub xattr_whiteouts: bool,
+    /// Entries with an origin may be inside.
+    pub impure: bool,
+}
+
+impl From<&DirMarks> for Marks {
+    fn from(marks: &DirMarks) -> Marks {
+        Marks { xattr_whiteouts: marks.xattr_whiteouts, impure: marks.impure }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -35,20 +53,32 @@ enum Place {
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl LayerDir {
-    fn new(layer: LayerIndex, xattr_whiteouts: bool, place: Place) -> Arc<LayerDir> {
+    fn new(layer: LayerIndex, marks: Marks, place: Place) -> Arc<LayerDir> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(LayerDir { id, layer, xattr_whiteouts, place: RwLock::new(place) })
+        let impure = AtomicBool::new(marks.impure);
+        let xattr_whiteouts = marks.xattr_whiteouts;
+        Arc::new(LayerDir { id, layer, xattr_whiteouts, impure, place: RwLock::new(place) })
+    }
+
+    /// Whether entries with an origin may be inside.
+    pub fn is_impure(&self) -> bool {
+        self.impure.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that an entry with an origin is inside; returns whether that was known.
+    pub fn set_impure(&self) -> bool {
+        self.impure.swap(true, Ordering::Relaxed)
     }
 
     /// The root of a layer.
-    pub fn root(layer: LayerIndex, fd: Arc<OwnedFd>, xattr_whiteouts: bool) -> Arc<LayerDir> {
-        LayerDir::new(layer, xattr_whiteouts, Place::Root(fd))
+    pub fn root(layer: LayerIndex, fd: Arc<OwnedFd>, marks: Marks) -> Arc<LayerDir> {
+        LayerDir::new(layer, marks, Place::Root(fd))
     }
 
     /// The directory `name` in `parent`.
-    pub fn child(parent: &Arc<LayerDir>, name: &Name, xattr_whiteouts: bool) -> Arc<LayerDir> {
+    pub fn child(parent: &Arc<LayerDir>, name: &Name, marks: Marks) -> Arc<LayerDir> {
         let place = Place::Child { parent: parent.clone(), name: name.clone() };
-        LayerDir::new(parent.layer, xattr_whiteouts, place)
+        LayerDir::new(parent.layer, marks, place)
     }
 
     /// The components of its path from the root of its layer.

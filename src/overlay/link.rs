@@ -30,8 +30,8 @@ impl Overlay {
         let dir = parent.directory()?;
         let upper = self.upper()?;
         let name = name_of(name);
-        self.copy_up(&parent, Data::All)?;
-        self.copy_up(&file, Data::All)?;
+        self.copy_up(&parent, Data::Attributes)?;
+        self.copy_up(&file, Data::Attributes)?;
         // Linking goes through a descriptor, so that no lock on the source's directory is
         // needed beside the one on the target's.
         let source = self.at(&file, At::path_fd)?;
@@ -48,6 +48,7 @@ impl Overlay {
         if !file.state.lock().keys.is_empty() {
             self.mark_impure(upper, dir, &fd)?;
         }
+        self.redirect_data(upper, &file, &source)?;
         place_link(upper, &source, &fd, &name, occupant.present)?;
         let stat = stat_at(&fd, &name)?;
         self.gained_name(&file, &parent, &name, RealKey { dev: stat.dev, ino: stat.ino })?;

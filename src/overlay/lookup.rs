@@ -31,8 +31,8 @@ pub(super) struct Merged {
     pub stat: Stat,
     /// For a directory: its parts, topmost first, with their attributes.
     pub parts: Vec<(Arc<LayerDir>, Stat)>,
-    /// For a directory: its upper part holds entries with an origin.
-    pub impure: bool,
+    /// For a file whose attributes alone lie there: where its data lies.
+    pub data: Option<(Arc<LayerDir>, Name)>,
 }
 
 impl Merged {
@@ -50,7 +50,7 @@ impl Merged {
 }
 
 /// Where the layers below the present one look for the lower part of a directory.
-enum Search {
+pub(super) enum Search {
     /// In the same merged directory under this name.
     Here(Name),
     /// From their roots along this path.
@@ -58,11 +58,23 @@ enum Search {
 }
 
 impl Search {
-    fn redirected(self, redirect: Option<Redirect>) -> Search {
+    pub(super) fn redirected(self, redirect: Option<Redirect>) -> Search {
         match redirect {
             None => self,
             Some(Redirect::Absolute(path)) => Search::FromRoot(path),
             Some(Redirect::Sibling(name)) => Search::Here(name_of(&name)),
+        }
+    }
+
+    /// As [`Search::redirected`] for a file met on the way along a path.
+    pub(super) fn redirected_file(self, redirect: Option<Redirect>) -> Search {
+        match (self, redirect) {
+            (Search::FromRoot(mut path), Some(Redirect::Sibling(name))) => {
+                path.pop();
+                path.push(name);
+                Search::FromRoot(path)
+            }
+            (search, redirect) => search.redirected(redirect),
         }
     }
 }
@@ -136,12 +148,14 @@ impl Overlay {
                 (Probe::Whiteout, _) | (Probe::File(_), Some(_)) => return Ok(found),
                 (Probe::File(stat), None) => {
                     let place = ((*part).clone(), name.clone());
-                    return Ok(Some(Merged { place, stat, parts: Vec::new(), impure: false }));
+                    let below = parts.get(i + 1..).unwrap_or_default();
+                    let data = self.data_place(&place, &stat, below)?;
+                    return Ok(Some(Merged { place, stat, parts: Vec::new(), data }));
                 }
                 (Probe::Dir(stat), _) => {
                     let marks = self.marks(part, &fd, name)?;
-                    let child = LayerDir::child(part, name, marks.xattr_whiteouts);
-                    add_part(&mut found, part, name, child, stat, marks.impure);
+                    let child = LayerDir::child(part, name, (&marks).into());
+                    add_part(&mut found, part, name, child, stat);
                     if marks.opaque {
                         return Ok(found);
                     }
@@ -172,13 +186,18 @@ impl Overlay {
     }
 
     /// Looks up a path in one layer, from its root.
-    fn walk_layer(&self, root: &Arc<LayerDir>, path: &[OsString]) -> FsResult<Step> {
-        let mut step = Step { found: None, stop: false, path: path.to_vec() };
+    pub(super) fn walk_layer(&self, root: &Arc<LayerDir>, path: &[OsString]) -> FsResult<Step> {
+        let mut step = Step { found: None, file: None, stop: false, path: path.to_vec() };
         let mut at = root.clone();
         for (i, component) in path.iter().enumerate() {
             let fd = self.dir_fds.get(&at)?;
             let stat = match probe(&fd, component, at.xattr_whiteouts, false)? {
                 Probe::Absent => return Ok(step),
+                Probe::File(_) if i + 1 == path.len() => {
+                    step.file = Some((at, name_of(component)));
+                    step.stop = true;
+                    return Ok(step);
+                }
                 Probe::Whiteout | Probe::File(_) => {
                     step.stop = true;
                     return Ok(step);
@@ -188,10 +207,10 @@ impl Overlay {
             let name = name_of(component);
             let marks = self.marks(&at, &fd, &name)?;
             step.stop |= marks.opaque;
+            at = LayerDir::child(&at, &name, (&marks).into());
             if let Some(redirect) = marks.redirect {
                 step.redirect(redirect, path.len() - i - 1);
             }
-            at = LayerDir::child(&at, &name, marks.xattr_whiteouts);
             if i + 1 == path.len() {
                 step.found = Some((at.clone(), stat));
             }
@@ -214,11 +233,21 @@ impl Overlay {
 
     /// The node of what was found, with one lookup counted.
     fn intern(&self, parent: &Arc<Node>, name: &Name, merged: Merged) -> FsResult<Entry> {
-        let key = merged.key();
-        let is_upper = merged.is_upper();
-        let stat = merged.stat;
         let ino = self.ino_of(parent.directory()?, &merged)?;
-        let node = self.nodes.intern(key, |id| new_node(id, key, ino, merged))?;
+        let indexed = self.indexed(&merged)?;
+        let stat = indexed.as_ref().map_or(merged.stat, |indexed| indexed.stat);
+        let is_upper = merged.is_upper() || indexed.is_some();
+        let key = match &indexed {
+            Some(indexed) => RealKey { dev: indexed.stat.dev, ino: indexed.stat.ino },
+            None => merged.key(),
+        };
+        let data = match &indexed {
+            Some(indexed) if !merged.is_upper() => self.indexed_data(indexed, &merged)?,
+            _ => merged.data.clone(),
+        };
+        let entry = indexed.map(|indexed| indexed.name);
+        let node =
+            self.nodes.intern(key, |id| new_node(id, key, ino, merged, is_upper, data, entry))?;
         if node.kind != stat.file_type() {
             // A number used again while its old node lives would mix two files.
             self.nodes.forget(node.id, 1);
@@ -242,7 +271,7 @@ impl Overlay {
     /// The inode number to show for what was found in the directory `dir`.
     pub(super) fn ino_of(&self, dir: &Directory, merged: &Merged) -> FsResult<u64> {
         let key = merged.key();
-        let impure = dir.impure.load(Ordering::Relaxed);
+        let impure = dir.is_impure();
         let only_upper = merged.parts.iter().all(|(dir, _)| dir.layer.is_upper());
         if merged.is_upper() && only_upper && impure {
             let fd = self.dir_fds.get(&merged.place.0)?;
@@ -283,10 +312,15 @@ impl Overlay {
 }
 
 /// What one layer adds to a redirected directory.
-struct Step {
-    found: Option<(Arc<LayerDir>, Stat)>,
-    stop: bool,
-    path: Vec<OsString>,
+pub(super) struct Step {
+    /// The directory that the path leads to.
+    pub found: Option<(Arc<LayerDir>, Stat)>,
+    /// The file that it leads to.
+    pub file: Option<(Arc<LayerDir>, Name)>,
+    /// The layers below are hidden.
+    pub stop: bool,
+    /// The path that the layers below follow.
+    pub path: Vec<OsString>,
 }
 
 impl Step {
@@ -316,35 +350,43 @@ fn add_part(
     name: &Name,
     child: Arc<LayerDir>,
     stat: Stat,
-    impure: bool,
 ) {
     match found {
         Some(merged) => merged.parts.push((child, stat)),
         None => {
             let place = (parent.clone(), name.clone());
-            *found = Some(Merged { place, stat, parts: vec![(child, stat)], impure });
+            *found = Some(Merged { place, stat, parts: vec![(child, stat)], data: None });
         }
     }
 }
 
-fn new_node(id: NodeId, key: RealKey, ino: u64, merged: Merged) -> Node {
+fn new_node(
+    id: NodeId,
+    key: RealKey,
+    ino: u64,
+    merged: Merged,
+    is_upper: bool,
+    data: Option<(Arc<LayerDir>, Name)>,
+    index: Option<Name>,
+) -> Node {
     let kind = merged.stat.file_type();
-    let is_upper = merged.is_upper();
     let is_dir = kind == FileType::Directory;
+    let lower = if is_upper { data } else { Some(data.unwrap_or(merged.place)) };
     let state = NodeState {
         ino,
         keys: vec![key],
         names: Vec::with_capacity(1),
-        lower: (!is_dir && !is_upper).then_some(merged.place),
+        lower: lower.filter(|_| !is_dir),
         pinned: None,
+        index,
         dead: false,
     };
     let dir = is_dir.then(|| {
         let mut parts = merged.parts.into_iter().map(|(dir, _)| dir);
         let upper = if is_upper { parts.next() } else { None };
-        Directory::new(upper, parts.collect(), merged.impure)
+        Directory::new(upper, parts.collect())
     });
-    Node::new(id, kind, state, dir)
+    Node::new(id, kind, is_upper, state, dir)
 }
 
 /// The position of `part` among the directory's parts.

@@ -9,6 +9,8 @@
 //! | `node` | nodes, the table of them, and the order of locks |
 //! | `layer_dir` | directories of one layer and the bounded set of open descriptors |
 //! | `copy_up` | bringing a lower file into the upper before its first change |
+//! | `metacopy` | files whose attributes alone are copied up |
+//! | `hard_link` | keeping the names of a copied-up hard link together |
 //! | `create`, `remove`, `rename`, `link`, `attr`, `xattr`, `file` | one verb each |
 //! | `stack` | opening the layers of a mount, and refusing what cannot work |
 
@@ -28,11 +30,13 @@ mod copy_up;
 mod create;
 mod file;
 mod handle;
+mod hard_link;
 mod inode_number;
 mod layer_dir;
 mod link;
 mod listing;
 mod lookup;
+mod metacopy;
 mod node;
 pub mod options;
 mod place;
@@ -155,6 +159,8 @@ struct Policy {
     follow_redirects: bool,
     /// Directories always have the link count 1.
     static_nlink: bool,
+    /// From this size on a change of attributes alone copies no data; `None`: never.
+    metacopy_from: Option<u64>,
 }
 
 /// A mounted stack of layers.

@@ -55,6 +55,8 @@ pub struct Node {
     pub state: Mutex<NodeState>,
     /// Set once the node lies in the upper; never unset.
     pub in_upper: AtomicBool,
+    /// Set once its data lies in the upper, too; never unset.
+    pub data_in_upper: AtomicBool,
     /// What only directories have.
     pub dir: Option<Box<Directory>>,
     /// The node that took over its names, held so that it stays while this one does.
@@ -71,10 +73,12 @@ pub struct NodeState {
     pub keys: Vec<RealKey>,
     /// Its names, as far as they were looked up; a directory has one at most.
     pub names: Vec<Alias>,
-    /// For anything but a directory that is not copied up: where it lies in a lower.
+    /// For anything but a directory: where its data lies as long as that is not in the upper.
     pub lower: Option<(Arc<LayerDir>, Name)>,
     /// Holds an upper inode that no name leads to any more.
     pub pinned: Option<Arc<OwnedFd>>,
+    /// Its name in the index, which leads to it whatever its other names are.
+    pub index: Option<Name>,
     /// Its last name is gone.
     pub dead: bool,
 }
@@ -92,8 +96,6 @@ pub struct Directory {
     pub listing: RwLock<Option<Listing>>,
     /// Lookups that were made without a listing.
     pub direct_lookups: AtomicU32,
-    /// Upper entries may have an origin, so their inode numbers must be asked for.
-    pub impure: AtomicBool,
 }
 
 /// The entries of a directory as far as they are not on disk.
@@ -107,21 +109,25 @@ pub struct DirState {
 
 impl Directory {
     /// A directory of these parts.
-    pub fn new(upper: Option<Arc<LayerDir>>, lowers: Vec<Arc<LayerDir>>, impure: bool) -> Self {
-        let impure = impure || !lowers.is_empty();
+    pub fn new(upper: Option<Arc<LayerDir>>, lowers: Vec<Arc<LayerDir>>) -> Self {
         Directory {
             upper: upper.map_or_else(OnceLock::new, OnceLock::from),
             lowers: lowers.into_boxed_slice(),
             state: RwLock::default(),
             listing: RwLock::new(None),
             direct_lookups: AtomicU32::new(0),
-            impure: AtomicBool::new(impure),
         }
     }
 
     /// Its parts, topmost first.
     pub fn parts(&self) -> impl Iterator<Item = &Arc<LayerDir>> {
         self.upper.get().into_iter().chain(self.lowers.iter())
+    }
+
+    /// Whether upper entries may have an origin, so that their inode numbers must be asked for.
+    pub fn is_impure(&self) -> bool {
+        let marked = self.upper.get().is_some_and(|upper| upper.is_impure());
+        marked || !self.lowers.is_empty()
     }
 
     /// Its topmost part.
@@ -137,8 +143,14 @@ impl Directory {
 
 impl Node {
     /// A node whose kind and place were just found; it gets its id from the table.
-    pub fn new(id: NodeId, kind: FileType, state: NodeState, dir: Option<Directory>) -> Node {
-        let in_upper = match &dir {
+    pub fn new(
+        id: NodeId,
+        kind: FileType,
+        in_upper: bool,
+        state: NodeState,
+        dir: Option<Directory>,
+    ) -> Node {
+        let data_in_upper = match &dir {
             Some(dir) => dir.upper.get().is_some(),
             None => state.lower.is_none(),
         };
@@ -148,6 +160,7 @@ impl Node {
             copy_up: Mutex::new(()),
             state: Mutex::new(state),
             in_upper: AtomicBool::new(in_upper),
+            data_in_upper: AtomicBool::new(data_in_upper),
             dir: dir.map(Box::new),
             successor: OnceLock::new(),
             lookups: AtomicU64::new(0),
@@ -165,6 +178,11 @@ impl Node {
     /// Whether it lies in the upper.
     pub fn is_upper(&self) -> bool {
         self.in_upper.load(Ordering::Acquire)
+    }
+
+    /// Whether its data lies in the upper.
+    pub fn has_upper_data(&self) -> bool {
+        self.data_in_upper.load(Ordering::Acquire)
     }
 
     /// One of its names.
@@ -218,7 +236,8 @@ impl NodeTable {
         let next = AtomicU64::new(NodeId::ROOT.0);
         let table = NodeTable { by_id: maps(), by_key: maps(), next, live: AtomicU64::new(0) };
         let key = root.keys.first().copied().ok_or(Errno::INVAL)?;
-        table.intern(key, |id| Node::new(id, FileType::Directory, root, Some(dir)))?;
+        let upper = dir.upper.get().is_some();
+        table.intern(key, |id| Node::new(id, FileType::Directory, upper, root, Some(dir)))?;
         Ok(table)
     }
 
@@ -236,11 +255,6 @@ impl NodeTable {
     /// `ESTALE` where there is none.
     pub fn get(&self, id: NodeId) -> FsResult<Arc<Node>> {
         self.id_shard(id)?.lock().get(&id.0).cloned().ok_or(Errno::STALE)
-    }
-
-    /// The live node of `key`, if there is one, without counting a lookup.
-    pub fn find(&self, key: RealKey) -> Option<Arc<Node>> {
-        self.key_shard(key).ok()?.lock().get(&key).cloned()
     }
 
     /// The node of `key`, made where there is none yet; counts one lookup.
@@ -305,13 +319,14 @@ impl NodeTable {
                 ino: state.ino,
                 keys: std::mem::take(&mut state.keys),
                 names: std::mem::take(&mut state.names),
-                lower: None,
+                lower: state.lower.clone(),
                 pinned: None,
+                index: state.index.take(),
                 dead: false,
             }
         };
         let (keys, names) = (fresh.keys.clone(), fresh.names.clone());
-        let fresh = self.number(|id| Node::new(id, old.kind, fresh, None))?;
+        let fresh = self.number(|id| Node::new(id, old.kind, true, fresh, None))?;
         fresh.lookups.store(0, Ordering::Relaxed);
         for key in keys {
             self.ensure_key(&fresh, key)?;

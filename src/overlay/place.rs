@@ -98,6 +98,10 @@ impl Overlay {
             drop(state);
             return Ok(Ok(At::Entry(self.dir_fds.get(&dir)?, name)));
         }
+        if let Some(entry) = state.index.clone() {
+            drop(state);
+            return Ok(Ok(At::Entry(self.index_dir()?, entry)));
+        }
         state.names.first().cloned().map(Err).ok_or(Errno::NOENT)
     }
 }

@@ -239,7 +239,7 @@ impl Overlay {
         raw: &RawEntry<'_>,
         kind: FileType,
     ) -> FsResult<u64> {
-        let impure = dir.impure.load(std::sync::atomic::Ordering::Relaxed);
+        let impure = dir.is_impure();
         let merged = kind == FileType::Directory && !self.is_bottom(part.layer);
         if merged || (part.layer.is_upper() && impure) {
             // A merged directory shows its topmost lower's, a copied-up file its origin's.

@@ -9,40 +9,54 @@ use std::sync::Arc;
 use super::copy_up::Data;
 use super::layer_dir::name_of;
 use super::listing::{Listed, Occupant, Part};
-use super::node::{Directory, Node, RealKey};
+use super::node::{Directory, Node};
 use super::{Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::upper::{Present, Upper};
-use crate::sys::stat::Stat;
+use crate::sys::stat::stat_fd;
 use crate::sys::{OwnedFd, file};
 
-/// A node whose last name may go, as it was before that.
+/// A file one of whose names is about to go.
 pub(super) struct Victim {
-    node: Option<Arc<Node>>,
-    stat: Stat,
+    node: Arc<Node>,
+    /// It is the last that the upper inode has.
+    last: bool,
 }
 
 impl Overlay {
     /// Removes a name of a file.
     pub fn unlink(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
         check_name(name)?;
-        let parent = self.nodes.get(parent)?;
-        let dir = parent.directory()?;
-        let name = name_of(name);
-        self.ready_to_remove(&parent, dir, &name)?;
+        let directory = self.nodes.get(parent)?;
+        self.upper()?;
+        let entry = self.lookup(parent, name)?;
+        let removed = self
+            .nodes
+            .get(entry.node)
+            .and_then(|node| self.unlink_found(&directory, &name_of(name), &node));
+        self.forget(entry.node, 1);
+        removed
+    }
 
-        let _names = self.write_names(dir)?;
-        let occupant = self.occupant(dir, &name)?;
-        let found = self.find(dir, &name)?.ok_or(Errno::NOENT)?;
-        if found.stat.is_dir() {
+    fn unlink_found(&self, parent: &Arc<Node>, name: &Name, node: &Arc<Node>) -> FsResult<()> {
+        if node.dir.is_some() {
             return Err(Errno::ISDIR);
         }
+        let dir = parent.directory()?;
+        self.copy_up(parent, Data::Attributes)?;
+        self.prepare_removal(node, parent, name)?;
+
+        let _names = self.write_names(dir)?;
+        if !has_name(node, parent, name) {
+            return Err(Errno::NOENT);
+        }
+        let occupant = self.occupant(dir, name)?;
         let upper = self.upper()?;
         let fd = self.dir_fds.get(dir.upper()?)?;
-        let victim = self.before_removal(&fd, &name, found.stat, occupant)?;
-        take_away(upper, &fd, &name, occupant)?;
-        self.after_removal(&parent, &name, victim);
-        self.relist_removed(dir, &name, occupant);
+        let victim = self.before_removal(&fd, name, node, occupant)?;
+        take_away(upper, &fd, name, occupant)?;
+        self.after_removal(parent, name, victim)?;
+        self.relist_removed(dir, name, occupant);
         Ok(())
     }
 
@@ -52,25 +66,19 @@ impl Overlay {
     /// `ENOTEMPTY` with nothing changed.
     pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
         check_name(name)?;
-        let parent_id = parent;
-        let parent = self.nodes.get(parent)?;
-        let dir = parent.directory()?;
-        let entry = self.lookup(parent_id, name)?;
-        let removed = self.rmdir_found(&parent, dir, &name_of(name), entry.node);
+        let directory = self.nodes.get(parent)?;
+        self.upper()?;
+        let entry = self.lookup(parent, name)?;
+        let removed = self.rmdir_found(&directory, &name_of(name), entry.node);
         self.forget(entry.node, 1);
         removed
     }
 
-    fn rmdir_found(
-        &self,
-        parent: &Arc<Node>,
-        dir: &Directory,
-        name: &Name,
-        child: NodeId,
-    ) -> FsResult<()> {
+    fn rmdir_found(&self, parent: &Arc<Node>, name: &Name, child: NodeId) -> FsResult<()> {
+        let dir = parent.directory()?;
         let child = self.nodes.get(child)?;
         let child_dir = child.directory()?;
-        self.ready_to_remove(parent, dir, name)?;
+        self.copy_up(parent, Data::Attributes)?;
 
         let _names = self.write_names(dir)?;
         let mut child_state = child_dir.state.write();
@@ -104,19 +112,6 @@ impl Overlay {
         drop(names);
     }
 
-    /// Checks that there is something to remove before anything is copied up for it; then the
-    /// parent is, because a whiteout needs a place.
-    fn ready_to_remove(&self, parent: &Arc<Node>, dir: &Directory, name: &Name) -> FsResult<()> {
-        self.upper()?;
-        {
-            let state = dir.state.read();
-            if state.dead || !self.occupant(dir, name)?.is_visible() {
-                return Err(Errno::NOENT);
-            }
-        }
-        self.copy_up(parent, Data::All)
-    }
-
     /// The lock on the names of a directory that is alive.
     pub(super) fn write_names<'a>(
         &self,
@@ -135,45 +130,53 @@ impl Overlay {
         Ok(listing.is_none_or(|listing| listing.is_empty()))
     }
 
-    /// Prepares the removal of the entry `name`: an upper inode whose last known name this is
+    /// Prepares the removal of a name of a file: an upper inode whose last known name this is
     /// must be held, or descriptors that are open on it could not be served.
     pub(super) fn before_removal(
         &self,
         dir: &OwnedFd,
         name: &Name,
-        stat: Stat,
+        node: &Arc<Node>,
         occupant: Occupant,
     ) -> FsResult<Victim> {
-        let node = self.nodes.find(RealKey { dev: stat.dev, ino: stat.ino });
-        if let Some(node) = &node
-            && occupant.present == Present::File
-        {
+        let mut last = false;
+        if occupant.present == Present::File {
             let held = Arc::new(file::open_path_at(dir, name)?);
+            last = stat_fd(&held)?.nlink <= 1;
             let mut state = node.state.lock();
-            if state.names.len() <= 1 && state.pinned.is_none() {
+            if state.names.len() <= 1 && state.pinned.is_none() && state.index.is_none() {
                 state.pinned = Some(held);
             }
         }
-        Ok(Victim { node, stat })
+        Ok(Victim { node: node.clone(), last })
     }
 
     /// Takes note that the name of a node is gone.
-    pub(super) fn after_removal(&self, parent: &Arc<Node>, name: &Name, victim: Victim) {
-        let Some(node) = victim.node else { return };
+    pub(super) fn after_removal(
+        &self,
+        parent: &Arc<Node>,
+        name: &Name,
+        victim: Victim,
+    ) -> FsResult<()> {
+        let Victim { node, last } = victim;
         node.remove_name(parent, name);
-        let last = victim.stat.nlink <= 1;
         let mut state = node.state.lock();
+        if state.index.is_some() {
+            drop(state);
+            return self.after_index_removal(&node);
+        }
         if state.names.is_empty() {
             state.dead = last || !node.is_upper();
-        } else {
+        } else if !state.dead {
             // Another name leads to it: a held descriptor is of no further use.
             state.pinned = None;
         }
         drop(state);
-        if last && node.is_upper() {
+        if last {
             // The filesystem may use the inode's number again once we let go of it.
             self.nodes.drop_keys(&node);
         }
+        Ok(())
     }
 
     /// The listing after a name was removed.

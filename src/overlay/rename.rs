@@ -12,14 +12,13 @@ use super::copy_up::Data;
 use super::layer_dir::name_of;
 use super::listing::{Listed, Listing, Occupant, Part};
 use super::node::{Directory, Node};
-use super::remove::{Victim, has_name};
+use super::remove::has_name;
 use super::{Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::redirect::Redirect;
 use crate::layer::upper::{Present, Upper};
 use crate::layer::whiteout::{self, Style};
 use crate::layer::xattrs::Mark;
-use crate::sys::stat::stat_at;
 use crate::sys::xattr::Target;
 use crate::sys::{OwnedFd, RenameFlags, dir as sys_dir, node as sys_node};
 
@@ -108,11 +107,17 @@ impl Overlay {
         if let (true, Some(target)) = (exchange, &to.node) {
             self.check_movable(target)?;
         }
-        self.copy_up(&from.parent, Data::All)?;
-        self.copy_up(&to.parent, Data::All)?;
-        self.copy_up(source, Data::All)?;
-        if let (true, Some(target)) = (exchange, &to.node) {
-            self.copy_up(target, Data::All)?;
+        self.copy_up(&from.parent, Data::Attributes)?;
+        self.copy_up(&to.parent, Data::Attributes)?;
+        self.copy_up(source, Data::Attributes)?;
+        self.ready_to_move(source, from)?;
+        match &to.node {
+            Some(target) if exchange => {
+                self.copy_up(target, Data::Attributes)?;
+                self.ready_to_move(target, to)?;
+            }
+            Some(target) => self.prepare_removal(target, &to.parent, &to.name)?,
+            None => {}
         }
 
         let across = !Arc::ptr_eq(&from.parent, &to.parent);
@@ -125,6 +130,20 @@ impl Overlay {
             return Err(Errno::NOENT);
         }
         if exchange { self.exchange(from, to) } else { self.replace(from, to) }
+    }
+
+    /// Makes sure that a copied-up file stands in the upper under this of its names, and that
+    /// its data is found from wherever it goes.
+    fn ready_to_move(&self, node: &Arc<Node>, end: &End) -> FsResult<()> {
+        if node.dir.is_some() {
+            return Ok(());
+        }
+        self.ensure_upper_name(node, &end.parent, &end.name)?;
+        if node.has_upper_data() {
+            return Ok(());
+        }
+        let held = self.at(node, |at| at.path_fd())?;
+        self.redirect_data(self.upper()?, node, &held)
     }
 
     /// Whether a directory can be renamed at all.
@@ -184,7 +203,9 @@ impl Overlay {
             }
         }
         let victim = match &to.node {
-            Some(target) if target.dir.is_none() => self.victim(to_dir, &to_fd, to, met)?,
+            Some(target) if target.dir.is_none() => {
+                Some(self.before_removal(&to_fd, &to.name, target, met)?)
+            }
             _ => None,
         };
         let leave = if left.below { Leave::Whiteout } else { Leave::Nothing };
@@ -200,28 +221,13 @@ impl Overlay {
             self.bury_directory(target, held);
         }
         if let Some(victim) = victim {
-            self.after_removal(&to.parent, &to.name, victim);
+            self.after_removal(&to.parent, &to.name, victim)?;
         }
         source.remove_name(&from.parent, &from.name);
         source.add_name(&to.parent, &to.name);
         self.relist_removed(from_dir, &from.name, left);
         self.relist(to_dir, |listing| put(listing, source, &to.name, met.below));
         Ok(())
-    }
-
-    /// The file that a rename replaces.
-    fn victim(
-        &self,
-        dir: &Directory,
-        fd: &OwnedFd,
-        to: &End,
-        met: Occupant,
-    ) -> FsResult<Option<Victim>> {
-        let stat = match met.present {
-            Present::File => stat_at(fd, &to.name)?,
-            _ => self.find(dir, &to.name)?.ok_or(Errno::NOENT)?.stat,
-        };
-        self.before_removal(fd, &to.name, stat, met).map(Some)
     }
 
     fn exchange(&self, from: &End, to: &End) -> FsResult<()> {

@@ -14,12 +14,18 @@ use super::readdir::ListingBudget;
 use super::{Overlay, Policy};
 use crate::error::{Error, Result};
 use crate::layer::ids::{IdMap, IdRange};
+use crate::layer::upper::Wanted;
 use crate::layer::xattrs::DirMarks;
 use crate::layer::{Layer, LayerIndex, Upper, entry};
 use crate::sys::stat::Stat;
 
 /// The most layers that a directory's parts can be numbered for.
 const MOST_LOWERS: usize = u16::MAX as usize;
+
+/// From this size on a change of attributes alone copies no data, unless the options decide.
+/// Smaller files are copied whole, because a kernel mount without `metacopy=on` (the default of
+/// most distributions) refuses a file whose data is elsewhere.
+const METACOPY_FROM: u64 = 1 << 20;
 
 impl Overlay {
     /// Opens the layers that `options` name, takes the workdir, and cleans what a crash left.
@@ -42,6 +48,11 @@ impl Overlay {
                 && upper.as_ref().is_some_and(|upper| upper.has_xattrs),
             follow_redirects: options.redirect_dir != RedirectDir::NoFollow,
             static_nlink: options.static_nlink,
+            metacopy_from: match options.metacopy {
+                Some(true) => Some(0),
+                Some(false) => None,
+                None => Some(METACOPY_FROM),
+            },
         };
         let devices = lowers.iter().rev().map(|lower| lower.stat.dev);
         let inode_numbers = InodeNumbers::new(devices.chain(upper.as_ref().map(|u| u.stat.dev)));
@@ -62,6 +73,12 @@ impl Overlay {
         })
     }
 
+    /// The UUID of the filesystem of a lower.
+    pub(super) fn layer_uuid(&self, layer: LayerIndex) -> [u8; 16] {
+        let lower = (layer.0 as usize).checked_sub(1).and_then(|i| self.lowers.get(i));
+        lower.map(|lower| lower.uuid).unwrap_or_default()
+    }
+
     /// The device of a layer.
     pub(super) fn layer_dev(&self, layer: LayerIndex) -> u64 {
         let lower = (layer.0 as usize).checked_sub(1).and_then(|i| self.lowers.get(i));
@@ -80,7 +97,12 @@ fn open_lowers(paths: &[PathBuf]) -> Result<Vec<Layer>> {
 
 fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Result<Upper> {
     refuse_overlap(&upper.upperdir, &upper.workdir)?;
-    let opened = Upper::open(&upper.upperdir, &upper.workdir, options.userxattr, options.volatile)?;
+    let wanted = Wanted {
+        user_xattrs: options.userxattr,
+        volatile: options.volatile,
+        index: options.index.unwrap_or(true),
+    };
+    let opened = Upper::open(&upper.upperdir, &upper.workdir, wanted)?;
     let same =
         |lower: &&Layer| (lower.stat.dev, lower.stat.ino) == (opened.stat.dev, opened.stat.ino);
     match lowers.iter().find(same) {
@@ -119,17 +141,15 @@ fn root_of(
     let mut merged: Vec<(Arc<LayerDir>, Stat)> = Vec::with_capacity(lowers.len());
     let mut open = true;
     let mut upper_root = None;
-    let mut impure = false;
     if let Some(upper) = upper {
         let marks = marks_of(&upper.root, &upper.path)?;
         open = !marks.opaque;
-        impure = marks.impure;
         let root = upper.root.clone();
-        upper_root = Some(LayerDir::root(LayerIndex::UPPER, root, marks.xattr_whiteouts));
+        upper_root = Some(LayerDir::root(LayerIndex::UPPER, root, (&marks).into()));
     }
     for lower in lowers {
         let marks = marks_of(&lower.root, &lower.path)?;
-        let dir = LayerDir::root(lower.index, lower.root.clone(), marks.xattr_whiteouts);
+        let dir = LayerDir::root(lower.index, lower.root.clone(), (&marks).into());
         roots.push(dir.clone());
         if open {
             merged.push((dir, lower.stat));
@@ -144,10 +164,11 @@ fn root_of(
         names: Vec::new(),
         lower: None,
         pinned: None,
+        index: None,
         dead: false,
     };
     let dirs = merged.into_iter().map(|(dir, _)| dir).collect();
-    let nodes = NodeTable::new(state, Directory::new(upper_root, dirs, impure))
+    let nodes = NodeTable::new(state, Directory::new(upper_root, dirs))
         .map_err(|errno| Error::io("prepare", Path::new("/"), errno))?;
     Ok((roots, nodes))
 }

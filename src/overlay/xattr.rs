@@ -51,7 +51,7 @@ impl Overlay {
     ) -> FsResult<()> {
         let node = self.nodes.get(node)?;
         let kept = escape(name);
-        self.copy_up(&node, Data::All)?;
+        self.copy_up(&node, Data::Attributes)?;
         self.at(&node, |at| {
             xattr::set(at.xattrs(), &kept, value, flags)?;
             let mode = if kill_sgid { at.stat()?.mode } else { 0 };
@@ -69,7 +69,7 @@ impl Overlay {
             Ok(_) | Err(Errno::RANGE) => {}
             Err(errno) => return Err(errno),
         }
-        self.copy_up(&node, Data::All)?;
+        self.copy_up(&node, Data::Attributes)?;
         self.at(&node, |at| xattr::remove(at.xattrs(), &kept))?;
         acl_changed(&node, name);
         Ok(())

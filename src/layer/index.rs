@@ -1,0 +1,172 @@
+//! The index of copied-up hard links (kernel format `index=on`).
+//!
+//! `index/` in the workdir holds a hard link to the upper inode of every copied-up lower file
+//! that has several names. It is called by the hexadecimal form of the lower inode's origin, so
+//! that each of the lower names leads to the one upper inode, after a remount too.
+//!
+//! The upper inode's link count says nothing about the merged tree: it counts the index entry,
+//! and not the names that are still lower only. The xattr `overlay.nlink` says how the merged
+//! count differs from the upper's (`U+n`, `U-n`), or, while names are being added, from the
+//! lower's (`L+n`), which does not change meanwhile.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::origin::Origin;
+use super::workdir::Workdir;
+use super::xattrs::{Mark, Namespace};
+use crate::error::{Errno, FsResult};
+use crate::sys::stat::{stat_at, stat_fd};
+use crate::sys::xattr::Target;
+use crate::sys::{OFlags, OwnedFd, dir, file, node};
+
+const DIR: &str = "index";
+
+/// What a merged link count is counted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nlink {
+    /// The link count of the upper inode plus this.
+    Upper(i64),
+    /// The link count of the lower inode plus this.
+    Lower(i64),
+}
+
+impl Nlink {
+    /// Reads the xattr; garbage counts as unknown.
+    pub fn parse(value: &[u8]) -> Option<Nlink> {
+        let text = std::str::from_utf8(value).ok()?;
+        let (base, number) = text.split_at_checked(1)?;
+        let number: i64 = number.parse().ok()?;
+        match base {
+            "U" => Some(Nlink::Upper(number)),
+            "L" => Some(Nlink::Lower(number)),
+            _ => None,
+        }
+    }
+
+    /// The xattr's value.
+    pub fn to_bytes(self) -> Vec<u8> {
+        match self {
+            Nlink::Upper(n) => format!("U{n:+}").into_bytes(),
+            Nlink::Lower(n) => format!("L{n:+}").into_bytes(),
+        }
+    }
+}
+
+/// The index of one upper.
+#[derive(Debug)]
+pub struct Index {
+    /// The directory, once there is one.
+    fd: Mutex<Option<Arc<OwnedFd>>>,
+    /// Whether it may have entries; asked on every lookup of a lower hard link.
+    used: AtomicBool,
+}
+
+impl Index {
+    /// The index in `work`, cleaned of entries that no name uses any more.
+    pub fn open(work: &Workdir, namespace: Namespace) -> FsResult<Index> {
+        let found = file::open_at(work.base(), OsStr::new(DIR), OFlags::PATH | OFlags::DIRECTORY);
+        let fd = match found {
+            Ok(fd) => Some(Arc::new(fd)),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        let used = match &fd {
+            Some(fd) => clean(fd, namespace)?,
+            None => false,
+        };
+        Ok(Index { fd: Mutex::new(fd), used: AtomicBool::new(used) })
+    }
+
+    /// Whether it may have entries.
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// The directory, made where there is none yet.
+    pub fn dir(&self, work: &Workdir) -> FsResult<Arc<OwnedFd>> {
+        let mut fd = self.fd.lock();
+        if let Some(fd) = fd.as_ref() {
+            return Ok(fd.clone());
+        }
+        match node::make_dir(work.base(), OsStr::new(DIR), 0o700) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let opened = file::open_at(work.base(), OsStr::new(DIR), OFlags::PATH | OFlags::DIRECTORY)?;
+        let opened = Arc::new(opened);
+        *fd = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// The entry of the lower inode `origin`: the directory and its name there, if there is one.
+    pub fn find(&self, origin: &Origin) -> FsResult<Option<(Arc<OwnedFd>, OsString)>> {
+        if !self.is_used() {
+            return Ok(None);
+        }
+        let Some(fd) = self.fd.lock().clone() else { return Ok(None) };
+        let name = entry_name(origin);
+        match stat_at(&fd, &name) {
+            Ok(_) => Ok(Some((fd, name))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Takes note that an entry is about to be added.
+    pub fn set_used(&self) {
+        self.used.store(true, Ordering::Release);
+    }
+}
+
+/// What the entry of `origin` is called.
+pub fn entry_name(origin: &Origin) -> OsString {
+    OsString::from(hex::encode(origin.to_bytes()))
+}
+
+/// Removes the entries whose merged link count fell to nothing. Returns whether any are left.
+fn clean(fd: &OwnedFd, namespace: Namespace) -> FsResult<bool> {
+    let readable = dir::open_dir(fd, OsStr::new("."))?;
+    let mut names = Vec::new();
+    dir::read_dir(&readable, |entry| {
+        names.push(entry.name.to_owned());
+        Ok(true)
+    })?;
+    let mut left = false;
+    for name in names {
+        let entry = file::open_path_at(fd, &name)?;
+        let stat = stat_fd(&entry)?;
+        let value = namespace.get(Target::fd(&entry), Mark::Nlink)?;
+        let unused = match value.as_deref().and_then(Nlink::parse) {
+            Some(Nlink::Upper(n)) => i64::from(stat.nlink) + n <= 0,
+            _ => false,
+        };
+        if unused && !stat.is_dir() {
+            node::unlink(fd, &name)?;
+        } else {
+            left = true;
+        }
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_round_trip_in_the_kernels_form() {
+        for (nlink, text) in
+            [(Nlink::Upper(0), "U+0"), (Nlink::Upper(-2), "U-2"), (Nlink::Lower(1), "L+1")]
+        {
+            assert_eq!(nlink.to_bytes(), text.as_bytes());
+            assert_eq!(Nlink::parse(text.as_bytes()), Some(nlink));
+        }
+        assert_eq!(Nlink::parse(b""), None);
+        assert_eq!(Nlink::parse(b"X+1"), None);
+        assert_eq!(Nlink::parse(b"\xffU"), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Keeping the names of a copied-up hard link together: through the index.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::copy_up::{Data, times_of};
+use super::layer_dir::name_of;
+use super::listing::{Listed, Part};
+use super::lookup::Merged;
+use super::node::Node;
+use super::{Name, Overlay};
+use crate::error::{Errno, FsResult};
+use crate::layer::index::{Nlink, entry_name};
+use crate::layer::origin::Origin;
+use crate::layer::upper::{Present, Upper};
+use crate::layer::xattrs::Mark;
+use crate::sys::stat::{Stat, stat_at, stat_fd};
+use crate::sys::xattr::Target;
+use crate::sys::{OwnedFd, node};
+
+/// The index entry of a file: its directory, its name there, and the upper inode's attributes.
+pub(super) struct Indexed {
+    pub dir: Arc<OwnedFd>,
+    pub name: Name,
+    pub stat: Stat,
+}
+
+impl Overlay {
+    /// The index entry that a lower hard link, or an upper name of a copied-up one, leads to.
+    pub(super) fn indexed(&self, merged: &Merged) -> FsResult<Option<Indexed>> {
+        let Some(upper) = &self.upper else { return Ok(None) };
+        let Some(index) = upper.index.as_ref().filter(|index| index.is_used()) else {
+            return Ok(None);
+        };
+        if merged.stat.nlink < 2 || merged.stat.is_dir() {
+            return Ok(None);
+        }
+        let (dir, name) = &merged.place;
+        let fd = self.dir_fds.get(dir)?;
+        let origin = if dir.layer.is_upper() {
+            let value = upper.namespace.get(Target::at(&fd, name), Mark::Origin)?;
+            value.as_deref().and_then(Origin::parse)
+        } else {
+            Origin::of(&fd, name, self.layer_uuid(dir.layer))
+        };
+        let Some(origin) = origin else { return Ok(None) };
+        let Some((entries, entry)) = index.find(&origin)? else { return Ok(None) };
+        let stat = stat_at(&entries, &entry)?;
+        // An upper file whose origin was copied along by a user is not what the index means.
+        let own = (stat.dev, stat.ino) == (merged.stat.dev, merged.stat.ino);
+        if stat.file_type() != merged.stat.file_type() || (dir.layer.is_upper() && !own) {
+            return Ok(None);
+        }
+        Ok(Some(Indexed { dir: entries, name: name_of(&entry), stat }))
+    }
+
+    /// The name that a file's index entry is to have, if it is to have one.
+    pub(super) fn index_name(
+        &self,
+        upper: &Upper,
+        stat: &Stat,
+        origin: Option<&Origin>,
+    ) -> Option<Name> {
+        let wanted = upper.index.is_some() && stat.nlink > 1 && !stat.is_dir();
+        origin.filter(|_| wanted).map(|origin| name_of(&entry_name(origin)))
+    }
+
+    /// The directory of the index.
+    pub(super) fn index_dir(&self) -> FsResult<Arc<OwnedFd>> {
+        let upper = self.upper()?;
+        upper.index.as_ref().ok_or(Errno::STALE)?.dir(&upper.work)
+    }
+
+    /// The merged link count of an indexed file whose upper inode has the attributes `stat`.
+    pub(super) fn merged_nlink(&self, fd: &OwnedFd, name: &OsStr, stat: &Stat) -> FsResult<u32> {
+        let upper = self.upper()?;
+        let value = upper.namespace.get(Target::at(fd, name), Mark::Nlink)?;
+        let count = match value.as_deref().and_then(Nlink::parse) {
+            Some(Nlink::Upper(more)) => i64::from(stat.nlink) + more,
+            // A kernel mount stopped between two steps; what the upper has is certain.
+            Some(Nlink::Lower(_)) | None => i64::from(stat.nlink) - 1,
+        };
+        Ok(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
+    }
+
+    /// Makes sure that the name `parent`/`name` of `node`, which lies in the upper, stands in
+    /// the upper as well, and not in a lower only. The caller holds no lock on a directory.
+    pub(super) fn ensure_upper_name(
+        &self,
+        node: &Arc<Node>,
+        parent: &Arc<Node>,
+        name: &Name,
+    ) -> FsResult<()> {
+        if node.dir.is_some() {
+            return Ok(());
+        }
+        let upper = self.upper()?;
+        let held = self.at(node, |at| at.path_fd())?;
+        let dir = parent.directory()?;
+        let _names = self.write_names(dir)?;
+        let occupant = self.occupant(dir, name)?;
+        if occupant.present != Present::Nothing || !occupant.below {
+            return Ok(());
+        }
+        let fd = self.dir_fds.get(dir.upper()?)?;
+        self.mark_impure(upper, dir, &fd)?;
+        let before = stat_fd(&fd)?;
+        self.redirect_data(upper, node, &held)?;
+        let merged = self.link_count_before(node, &held)?;
+        node::link_fd(&held, &fd, name)?;
+        if let Some(count) = merged {
+            self.set_link_count(upper, &held, count)?;
+        }
+        node::set_times(&fd, OsStr::new(""), &times_of(&before))?;
+        let (kind, ino) = (node.kind, node.state.lock().ino);
+        let listed =
+            Listed { name: (**name).into(), part: Part::Upper, kind: Some(kind), below: true, ino };
+        self.relist(dir, |listing| listing.put(listed));
+        Ok(())
+    }
+
+    fn link_count_before(&self, node: &Node, held: &OwnedFd) -> FsResult<Option<u32>> {
+        if node.state.lock().index.is_none() {
+            return Ok(None);
+        }
+        self.merged_nlink(held, OsStr::new(""), &stat_fd(held)?).map(Some)
+    }
+
+    /// Records the merged link count relative to what the upper inode has now. Until this is
+    /// done after a link was added, the count is too high, never too low: at worst an index
+    /// entry stays that nothing needs.
+    pub(super) fn set_link_count(&self, upper: &Upper, fd: &OwnedFd, count: u32) -> FsResult<()> {
+        let own = i64::from(stat_fd(fd)?.nlink);
+        let value = Nlink::Upper(i64::from(count) - own).to_bytes();
+        upper.set_mark(Target::fd(fd), Mark::Nlink, &value)
+    }
+
+    /// Before a name of a lower hard link is removed or replaced: its group comes into the
+    /// index, so that the names that remain are counted right, and the name into the upper, so
+    /// that removing it changes the upper inode's count. No data is copied for it.
+    pub(super) fn prepare_removal(
+        &self,
+        node: &Arc<Node>,
+        parent: &Arc<Node>,
+        name: &Name,
+    ) -> FsResult<()> {
+        let upper = self.upper()?;
+        if upper.index.is_none() || node.dir.is_some() {
+            return Ok(());
+        }
+        if !node.is_upper() {
+            let stat = self.at(node, super::place::At::stat)?;
+            if stat.nlink < 2 {
+                return Ok(());
+            }
+            self.copy_up(parent, Data::Attributes)?;
+            self.copy_up(node, Data::Attributes)?;
+        }
+        if node.state.lock().index.is_some() {
+            self.copy_up(parent, Data::Attributes)?;
+            self.ensure_upper_name(node, parent, name)?;
+        }
+        Ok(())
+    }
+
+    /// After the name of an indexed file was removed: with the last one its index entry goes.
+    pub(super) fn after_index_removal(&self, node: &Arc<Node>) -> FsResult<()> {
+        let Some(entry) = node.state.lock().index.clone() else { return Ok(()) };
+        let dir = self.index_dir()?;
+        let held = Arc::new(crate::sys::file::open_path_at(&dir, &entry)?);
+        if self.merged_nlink(&held, OsStr::new(""), &stat_fd(&held)?)? > 0 {
+            return Ok(());
+        }
+        {
+            let mut state = node.state.lock();
+            state.pinned = Some(held);
+            state.index = None;
+            state.dead = true;
+        }
+        node::unlink(&dir, &entry)?;
+        self.nodes.drop_keys(node);
+        Ok(())
+    }
+}
