@@ -81,7 +81,9 @@ impl Adapter {
             Admission::Passed { backing } => (OpenFlags::PASSTHROUGH, Some(backing)),
             Admission::Stale => {
                 self.overlay.release(opened.handle);
-                return Err(self.renew(context, node)?);
+                // One that was opened on the lower while another's copy-up went on fits as soon
+                // as it is opened again.
+                return Err(if opened.upper { self.renew(context, node)? } else { Errno::STALE });
             }
         };
         // Each write has reached its layer when it returns: closing has nothing to wait for.
