@@ -54,6 +54,12 @@ impl Overlay {
         Ok(Some(Indexed { dir: entries, name: name_of(&entry), stat }))
     }
 
+    /// Whether the names of a hard link stay together over copy-up. On a read-only mount there
+    /// is none.
+    pub(super) fn keeps_links(&self) -> bool {
+        self.upper.as_ref().is_none_or(|upper| upper.index.is_some())
+    }
+
     /// The name that a file's index entry is to have, if it is to have one.
     pub(super) fn index_name(
         &self,

@@ -94,9 +94,14 @@ pub struct Listing {
 /// The cookie that a name has unless another one got it first: 62 bits of a hash, so that it is
 /// positive in every interface and leaves room to step aside.
 fn natural_cookie(name: &OsStr) -> u64 {
+    (hash(name) >> 2).max(FIRST)
+}
+
+/// A hash of a name, the same in every process.
+pub fn hash(name: &OsStr) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(name.as_bytes());
-    (hasher.finish() >> 2).max(FIRST)
+    hasher.finish()
 }
 
 impl Listing {

@@ -239,7 +239,7 @@ impl Overlay {
         let is_upper = merged.is_upper() || indexed.is_some();
         let key = match &indexed {
             Some(indexed) => RealKey { dev: indexed.stat.dev, ino: indexed.stat.ino },
-            None => merged.key(),
+            None => self.key_of(parent, name, &merged),
         };
         let data = match &indexed {
             Some(indexed) if !merged.is_upper() => self.indexed_data(indexed, &merged)?,
@@ -266,6 +266,16 @@ impl Overlay {
                 Err(errno)
             }
         }
+    }
+
+    /// What the node table knows it by. Without an index the names of a lower hard link part at
+    /// copy-up, so that each has a node of its own from the start.
+    fn key_of(&self, parent: &Node, name: &Name, merged: &Merged) -> RealKey {
+        let parts = !self.keeps_links() && !merged.is_upper() && merged.stat.nlink > 1;
+        if parts && !merged.stat.is_dir() {
+            return RealKey { dev: parent.id.0 | 1 << 63, ino: super::listing::hash(name) };
+        }
+        merged.key()
     }
 
     /// The inode number to show for what was found in the directory `dir`.
