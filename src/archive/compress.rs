@@ -42,7 +42,10 @@ pub fn detect(head: &[u8]) -> Compression {
 ///
 /// # Errors
 /// Where its start cannot be read, or is of a format that is not supported.
-pub fn decompressed<'a>(mut source: impl Read + 'a, what: &str) -> Result<Box<dyn Read + 'a>> {
+pub fn decompressed<'a>(
+    mut source: impl Read + Send + 'a,
+    what: &str,
+) -> Result<Box<dyn Read + Send + 'a>> {
     let head = read_head(&mut source).map_err(|e| read_error(what, &e))?;
     let compression = detect(&head);
     let whole = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(source));
@@ -57,7 +60,7 @@ pub fn decompressed<'a>(mut source: impl Read + 'a, what: &str) -> Result<Box<dy
     })
 }
 
-fn zstd_decoder<R: BufRead>(source: R) -> io::Result<impl Read> {
+fn zstd_decoder<R: BufRead + Send>(source: R) -> io::Result<impl Read + Send> {
     zstd::stream::read::Decoder::with_buffer(source)
 }
 

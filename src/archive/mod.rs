@@ -15,6 +15,7 @@ mod marks;
 mod oci;
 pub mod oci_whiteout;
 mod pax;
+mod pipe;
 mod sparse;
 mod tar_index;
 pub mod tar_read;
@@ -179,12 +180,14 @@ impl ArchivedLayer {
     fn unpack_plain(&self, blob: &mut Verified<Section>, into: &Path) -> Result<u64> {
         let plain = compress::decompressed(blob, &self.what)?;
         let what = format!("{}, uncompressed", self.what);
-        let mut tar = Verified::diff(plain, what, self.diff_id);
-        let outcome = tar_read::unpack_layer(&mut tar, into, &self.what);
-        match (outcome, tar.take_failure()) {
-            (_, Some(failure)) => Err(failure),
-            (Err(error), None) => Err(error),
-            (Ok(unpacked), None) => tar.finish().map(|()| unpacked.bytes),
-        }
+        pipe::read_ahead(plain, |plain| {
+            let mut tar = Verified::diff(plain, what, self.diff_id);
+            let outcome = tar_read::unpack_layer(&mut tar, into, &self.what);
+            match (outcome, tar.take_failure()) {
+                (_, Some(failure)) => Err(failure),
+                (Err(error), None) => Err(error),
+                (Ok(unpacked), None) => tar.finish().map(|()| unpacked.bytes),
+            }
+        })
     }
 }
