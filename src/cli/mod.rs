@@ -5,6 +5,7 @@
 
 mod containers;
 mod diff;
+mod export;
 mod images;
 mod layer_list;
 mod mounts;
@@ -46,6 +47,7 @@ enum Verb {
     #[command(alias = "unmount")]
     Umount(mounts::Umount),
     Diff(diff::Diff),
+    Export(export::Export),
 }
 
 /// What every verb is given.
@@ -95,6 +97,7 @@ pub fn run() -> ExitCode {
         Verb::Mount(verb) => verb.run(&context),
         Verb::Umount(verb) => verb.run(&context),
         Verb::Diff(verb) => verb.run(&context),
+        Verb::Export(verb) => verb.run(&context),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -117,6 +117,16 @@ pub(super) fn age(seconds: i64) -> String {
     }
 }
 
+/// Refuses to write binary data to a person's screen.
+pub(super) fn check_not_terminal() -> Result<()> {
+    if io::stdout().is_terminal() {
+        return Err(Error::Refused(
+            "will not write an archive to a terminal: give -o FILE or redirect".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// The bytes of a path for standard output: as they are for programs, and harmless to a terminal.
 pub(super) fn path_bytes(path: &[u8]) -> Vec<u8> {
     if io::stdout().is_terminal() { escaped(path).into_bytes() } else { path.to_vec() }

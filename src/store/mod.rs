@@ -26,6 +26,7 @@ mod containers;
 mod create;
 mod diff;
 mod durable;
+mod export;
 mod images;
 mod layers;
 mod layout;

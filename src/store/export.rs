@@ -1,0 +1,23 @@
+//! `export`: the merged tree of a container as a tar.
+
+use std::io::Write;
+
+use crate::archive::tar_write;
+use crate::error::Result;
+
+use super::Store;
+use super::lock::Hold;
+
+impl Store {
+    /// Writes the whole tree of the container that `text` names to `out`.
+    ///
+    /// # Errors
+    /// Where there is no such container, a tree cannot be read or `out` cannot be written.
+    pub fn export(&self, text: &str, out: &mut dyn Write) -> Result<()> {
+        let container = self.container(text)?;
+        let _held = self.hold(&container, Hold::Shared)?;
+        let mut layers = vec![self.upper(&container)];
+        layers.extend(self.lowers(&container));
+        tar_write::export(&layers, out)
+    }
+}
