@@ -317,6 +317,36 @@ fn each_way_to_unmount_ends_the_daemon() {
     }
 }
 
+/// umount(2) does not wait for the daemon: the next mount of the same layers does.
+#[test]
+fn the_same_layers_can_be_mounted_again_at_once() {
+    let Some(mut place) = Place::new() else { return };
+    let merged = place.merged().into_os_string().into_string().unwrap();
+    for round in 0..40 {
+        place.mount(&["-o", &place.writable(), &merged]);
+        fs::write(place.path(&format!("merged/{round}")), "").unwrap();
+        run("umount", &[], &place.merged());
+    }
+    assert_eq!(fs::read_dir(place.path("upper")).unwrap().count(), 40);
+    wait_until("an empty workdir", || fs::read_dir(place.path("work")).unwrap().count() == 0);
+}
+
+/// But layers that a live mount holds are refused, and that mount goes on.
+#[test]
+fn layers_of_a_live_mount_are_refused() {
+    let Some(mut place) = Place::new() else { return };
+    let merged = place.merged().into_os_string().into_string().unwrap();
+    place.mount(&["-o", &place.writable(), &merged]);
+    fs::create_dir(place.path("second")).unwrap();
+    let output = place.program(&["-o", &place.writable(), "second"]).output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(words.contains("in use") && words.lines().count() == 1, "{words}");
+    fs::write(place.path("merged/new"), "").unwrap();
+    run("umount", &[], &place.merged());
+    place.expect_end();
+}
+
 /// A lazy unmount leaves those who have files open to finish; the daemon ends after them.
 #[test]
 fn a_lazy_unmount_waits_for_open_files() {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -14,6 +15,9 @@ use crate::error::{Errno, Error, Result};
 use crate::overlay::Overlay;
 use crate::overlay::options::Options;
 use crate::sys::process::{self, Side};
+
+/// How long layers may be in use before a mount of them is refused.
+const LAST_OWNER: Duration = Duration::from_secs(2);
 
 /// Mounts and serves in this process; returns when the filesystem is unmounted or a signal
 /// (`SIGTERM`, `SIGINT`, `SIGHUP`) asked for the end. `ready` is called when the mount answers.
@@ -33,10 +37,24 @@ pub fn serve(
     // Before the mount, so that a signal during it is kept until somebody can act on it.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
-    let overlay = Arc::new(Overlay::new(options)?);
+    let overlay = Arc::new(open_layers(options)?);
     let served = serve_overlay(&overlay, options, &mountpoint, signals, ready);
     overlay.shutdown();
     served
+}
+
+/// Opens the layers. Those of a mount that was just taken off are free a moment later only:
+/// umount(2) does not wait for the daemon, and whoever mounts again at once must not be refused.
+fn open_layers(options: &Options) -> Result<Overlay> {
+    let deadline = Instant::now() + LAST_OWNER;
+    loop {
+        match Overlay::new(options) {
+            Err(Error::InUse { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn serve_overlay(
