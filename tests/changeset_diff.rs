@@ -181,6 +181,15 @@ fn every_encoding_of_opaque_hides_the_lower_children() {
 }
 
 #[test]
+fn an_opaque_root_hides_everything_below() {
+    check(
+        "[upper]\nopaque .\nfile a \"y\"\n[lower]\nfile a \"x\"\nfile d/b \"x\"",
+        &["C /a", "D /d"],
+    );
+    check("[upper]\nwhiteout a\n[lower]\nopaque .\nfile b \"x\"\n[lower]\nfile a \"x\"", &[]);
+}
+
+#[test]
 fn an_equal_replacement_lists_only_what_differs() {
     check(
         "[upper]\nopaque d\nfile d/a \"x\"\n[lower]\nfile d/a \"x\"\nfile d/b \"x\"",

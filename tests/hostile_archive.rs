@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use plyfs::archive::tar_read::unpack_layer;
+use plyfs::archive::tar_read::{apply_layer, unpack_layer};
 
 use archives::Archive;
 use support::{Snapshot, require};
@@ -121,6 +121,25 @@ fn a_symlink_never_leads_out() {
         Archive::new().dir("outside").symlink("a", "/../../outside").file("a/secret", "mine");
     let names = scene.unpack(archive).expect("unpacks");
     assert_eq!(names, ["a", "outside", "outside/secret"]);
+}
+
+#[test]
+fn an_applied_deletion_never_reaches_out() {
+    for name in [".wh.dir", ".wh.secret", "dir/.wh..wh..opq"] {
+        let scene = Scene::new();
+        let outside = out(&scene, "");
+        let archive = Archive::new().symlink("s", &outside).file(&format!("s/{name}"), "");
+        let applied = apply_layer(&mut archive.finish().as_slice(), &scene.target(), "layer");
+        assert_eq!(Snapshot::of(&scene.outside()), scene.before, "{name}");
+        applied.expect_err("the link dangles inside the root");
+    }
+    // The name of a symlink is removed, not what it leads to.
+    let scene = Scene::new();
+    std::os::unix::fs::symlink(scene.outside(), scene.target().join("s")).expect("symlink");
+    let archive = Archive::new().file(".wh.s", "").finish();
+    apply_layer(&mut archive.as_slice(), &scene.target(), "layer").expect("applies");
+    assert_eq!(Snapshot::of(&scene.outside()), scene.before);
+    assert!(scene.names().is_empty());
 }
 
 #[test]

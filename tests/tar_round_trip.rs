@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use archives::{Archive, shell};
-use plyfs::archive::tar_read::unpack_layer;
+use plyfs::archive::tar_read::{apply_layer, unpack_layer};
 use plyfs::archive::tar_write::{export, layer_tar};
 use plyfs::changeset::diff;
 use support::{Driver, Options, Policy, Scene, Snapshot, assert_same, require};
@@ -331,6 +331,55 @@ fn a_layer_archive_over_the_same_lowers_is_the_same_tree() {
     let mut again = Vec::new();
     layer_tar(&layer, &scene.lowers, &mut again).expect("archives");
     assert!(tar == again, "the inverse of unpacking");
+}
+
+#[test]
+fn a_layer_archive_applied_to_the_lower_tree_is_the_merged_tree() {
+    let Some((scene, mut merged)) = changed_by_the_kernel(SCRIPT) else { return };
+    let tree = unpacked(&scene, "tree", &exported(&scene.lowers));
+    let mut tar = Vec::new();
+    layer_tar(&scene.upper, &scene.lowers, &mut tar).expect("archives");
+    apply_layer(&mut tar.as_slice(), &tree, "changes").expect("applies");
+    let mut applied = Snapshot::of(&tree);
+    for root in [&mut merged, &mut applied] {
+        // The directory that is the root has a time of its own in each place.
+        root.entries.remove(Path::new(""));
+    }
+    assert_same("overlayfs", &merged, "the tree", &applied, Policy::SAME_TREE);
+}
+
+#[test]
+fn applied_deletions_spare_what_the_same_archive_made() {
+    let scene = Scene::new(
+        "[lower]\nfile d/old \"x\"\nfile e/old \"x\"\nfile e/sub/old \"x\"\nfile f \"x\"\n\
+         file g/h/old \"x\"\ndir x xattr:user.old=1\nfile gone/a/b \"x\"\nfile first \"x\"",
+    );
+    let tar = Archive::new()
+        .file("d/new", "x")
+        .file(".wh.d", "")
+        .dir("e")
+        .file("e/sub/new", "x")
+        .file("e/.wh..wh..opq", "")
+        .file("f", "new")
+        .file(".wh.f", "")
+        .file(".wh.g", "")
+        .file("g/h/new", "x")
+        .pax(&[("SCHILY.xattr.user.new", b"1")])
+        .dir("x")
+        .file(".wh.gone", "")
+        .file(".wh.never-was", "")
+        .hard_link("second", "first")
+        .file(".wh.first", "")
+        .finish();
+    let tree = &scene.lowers[0];
+    apply_layer(&mut tar.as_slice(), tree, "changes").expect("applies");
+    let snapshot = Snapshot::of(tree);
+    assert_eq!(
+        snapshot.paths(),
+        ["", "d", "d/new", "e", "e/sub", "e/sub/new", "f", "g", "g/h", "g/h/new", "second", "x"]
+    );
+    let names: Vec<_> = snapshot.entries[Path::new("x")].xattrs.keys().collect();
+    assert_eq!(names, ["user.new"]);
 }
 
 #[test]

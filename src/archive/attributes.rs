@@ -80,6 +80,17 @@ impl Attributes {
         node::set_times(dir, name, &self.times())
     }
 
+    /// Removes the xattrs that the directory has and the entry has not.
+    pub(crate) fn remove_other_xattrs(&self, fd: &OwnedFd) -> FsResult<()> {
+        for name in xattr::list(Target::fd(fd))? {
+            let given = self.xattrs.iter().any(|(own, _)| **own == *name);
+            if !given && !xattrs::is_private(&name) && *name != *"security.selinux" {
+                xattr::remove(Target::fd(fd), &name)?;
+            }
+        }
+        Ok(())
+    }
+
     fn set_xattrs(&self, target: Target<'_>, privileged: bool) -> FsResult<()> {
         for (name, value) in &self.xattrs {
             match xattr::set(target, name, value, XattrFlags::empty()) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::attributes::Attributes;
-use super::marks::Marks;
+use super::marks::Deletions;
 use super::oci_whiteout::{Meaning, meaning};
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::stat::{Stat, Time, stat_at, stat_fd};
@@ -21,7 +21,7 @@ use crate::sys::{OFlags, OwnedFd, beneath, dir, file, node};
 pub(crate) struct Contained {
     root: OwnedFd,
     path: PathBuf,
-    marks: Marks,
+    deletions: Deletions,
     /// The parent of the entry before: most entries have the same one.
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Directories by inode number: their modes and times are set last, because a directory may
@@ -92,12 +92,13 @@ pub(crate) fn parent_meaning(parent: &[u8]) -> Result<Meaning<'_>, &'static str>
 }
 
 impl Contained {
-    /// Opens the directory `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens the directory `path`, which becomes a layer, or is a `tree` to be changed.
+    pub(crate) fn open(path: &Path, tree: bool) -> Result<Self> {
         let root = file::open_root(path).map_err(|e| Error::io("open directory", path, e))?;
-        let marks = Marks::probe(&root).map_err(|e| Error::io("probe whiteouts in", path, e))?;
+        let deletions = if tree { Ok(Deletions::in_tree()) } else { Deletions::in_layer(&root) };
+        let deletions = deletions.map_err(|e| Error::io("probe whiteouts in", path, e))?;
         let path = path.to_path_buf();
-        Ok(Contained { root, path, marks, last: None, directories: HashMap::new() })
+        Ok(Contained { root, path, deletions, last: None, directories: HashMap::new() })
     }
 
     /// The error of a failed system call on the archive's path `name`.
@@ -176,11 +177,13 @@ impl Contained {
             self.replace_by_directory(dir, name, path)?;
         } else {
             made.map_err(|e| self.failed("create directory", path, e))?;
-            if self.marks.lift(dir, name).map_err(|e| self.failed("remove whiteout", path, e))? {
+            let lifted = self.deletions.lift(dir, name);
+            if lifted.map_err(|e| self.failed("remove whiteout", path, e))? {
                 self.make_opaque(dir, name, path)?;
             }
         }
         let stat = stat_at(dir, name).map_err(|e| self.failed("stat", path, e))?;
+        self.deletions.spare(&stat);
         self.directories.insert(stat.ino, Pending { path: path.to_vec(), attributes });
         Ok(())
     }
@@ -200,35 +203,67 @@ impl Contained {
     }
 
     fn is_whiteout(&self, dir: &OwnedFd, name: &OsStr, stat: &Stat, path: &[u8]) -> Result<bool> {
-        self.marks.is_whiteout(dir, name, stat).map_err(|e| self.failed("stat", path, e))
+        self.deletions.is_whiteout(dir, name, stat).map_err(|e| self.failed("stat", path, e))
     }
 
     /// The file `dir`/`name`; `None` where there is none, or a whiteout.
     pub(crate) fn file_at(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<Option<Stat>> {
         match stat_at(dir, name) {
-            Ok(stat) if self.marks.is_whiteout(dir, name, &stat)? => Ok(None),
+            Ok(stat) if self.deletions.is_whiteout(dir, name, &stat)? => Ok(None),
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno),
         }
     }
 
-    /// Hides what the layers below have in the directory `dir`/`name`.
-    pub(crate) fn make_opaque(&self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
-        let make = || self.marks.make_opaque(&file::open_path_at(dir, name)?);
-        make().map_err(|e| self.failed("make opaque", path, e))
+    /// Remembers that the archive made the file `dir`/`name`.
+    pub(crate) fn made(&mut self, dir: &OwnedFd, name: &OsStr) -> FsResult<()> {
+        if self.deletions.needs_to_know() {
+            self.deletions.spare(&stat_at(dir, name)?);
+        }
+        Ok(())
+    }
+
+    /// Hides what the layers below have in the directory `dir`/`name`; in a tree, removes what
+    /// was there before.
+    pub(crate) fn make_opaque(&mut self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
+        let done = match &self.deletions {
+            Deletions::InLayer(marks) => {
+                file::open_path_at(dir, name).and_then(|fd| marks.make_opaque(&fd))
+            }
+            Deletions::InTree { .. } => self.remove_tree(dir, name, Remove::OldChildren),
+        };
+        done.map_err(|e| self.failed("make opaque", path, e))
     }
 
     /// Hides `name` of the layers below, and nothing of this layer: a directory of that name
-    /// becomes opaque, any other file hides what is below by itself.
-    pub(crate) fn hide(&self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
-        match stat_at(dir, name) {
-            Ok(stat) if stat.is_dir() => self.make_opaque(dir, name, path),
-            Ok(_) => Ok(()),
-            Err(Errno::NOENT) => {
-                self.marks.hide(dir, name).map_err(|e| self.failed("create whiteout", path, e))
+    /// becomes opaque, any other file hides what is below by itself. In a tree, removes it
+    /// unless this archive made it.
+    pub(crate) fn hide(&mut self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
+        let stat = match stat_at(dir, name) {
+            Ok(stat) => Some(stat),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(self.failed("stat", path, errno)),
+        };
+        match (&self.deletions, stat) {
+            (Deletions::InLayer(marks), None) => {
+                marks.hide(dir, name).map_err(|e| self.failed("create whiteout", path, e))
             }
-            Err(errno) => Err(self.failed("stat", path, errno)),
+            (Deletions::InLayer(_), Some(stat)) if stat.is_dir() => {
+                self.make_opaque(dir, name, path)
+            }
+            (Deletions::InTree { made }, Some(stat)) if !made.contains(&stat.ino) => {
+                self.last = None;
+                let removed = match node::unlink(dir, name) {
+                    Err(Errno::ISDIR) => self.remove_tree(dir, name, Remove::Old),
+                    other => other,
+                };
+                removed.map_err(|e| self.failed("remove", path, e))
+            }
+            (Deletions::InTree { .. }, Some(stat)) if stat.is_dir() => {
+                self.make_opaque(dir, name, path)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -240,26 +275,34 @@ impl Contained {
         }
         // The parent that is remembered may be among what goes.
         self.last = None;
-        self.remove_tree(dir, name).map_err(|e| self.failed("remove directory", path, e))
+        self.remove_tree(dir, name, Remove::All)
+            .map_err(|e| self.failed("remove directory", path, e))
     }
 
     /// Works without recursion: an archive can nest directories deeper than the stack.
-    fn remove_tree(&mut self, dir: &OwnedFd, name: &OsStr) -> FsResult<()> {
+    fn remove_tree(&mut self, dir: &OwnedFd, name: &OsStr, what: Remove) -> FsResult<()> {
         let mut open = vec![Open::directory(dir, name)?];
         while let Some(current) = open.last_mut() {
-            let Some(child) = current.names.pop() else {
-                let Some(emptied) = open.pop() else { break };
-                self.directories.remove(&stat_fd(&emptied.fd)?.ino);
-                let above = open.last().map_or(dir, |above| &above.fd);
-                node::remove_dir(above, &emptied.name)?;
-                continue;
-            };
-            match node::unlink(&current.fd, &child) {
-                Ok(()) => {}
-                Err(Errno::ISDIR) => {
+            if let Some(child) = current.names.pop() {
+                let stat = stat_at(&current.fd, &child)?;
+                if stat.is_dir() {
                     let below = Open::directory(&current.fd, &child)?;
                     open.push(below);
+                } else if what == Remove::All || !self.deletions.spares(&stat) {
+                    node::unlink(&current.fd, &child)?;
                 }
+                continue;
+            }
+            let Some(emptied) = open.pop() else { break };
+            let stat = stat_fd(&emptied.fd)?;
+            let outermost = open.is_empty() && what == Remove::OldChildren;
+            if outermost || (what != Remove::All && self.deletions.spares(&stat)) {
+                continue;
+            }
+            match node::remove_dir(open.last().map_or(dir, |above| &above.fd), &emptied.name) {
+                Ok(()) => drop(self.directories.remove(&stat.ino)),
+                // Something in it was made by this archive.
+                Err(Errno::NOTEMPTY) if what != Remove::All => {}
                 Err(errno) => return Err(errno),
             }
         }
@@ -280,11 +323,28 @@ impl Contained {
         let depth = |path: &[u8]| path.iter().filter(|b| **b == b'/').count();
         directories.sort_by_cached_key(|d| std::cmp::Reverse((depth(&d.path), d.path.clone())));
         for Pending { path, attributes } in directories {
-            let set = || attributes.set_on_directory(&self.open_directory(&path)?, privileged);
+            let set = || {
+                let fd = self.open_directory(&path)?;
+                if self.deletions.needs_to_know() {
+                    attributes.remove_other_xattrs(&fd)?;
+                }
+                attributes.set_on_directory(&fd, privileged)
+            };
             set().map_err(|e| self.failed("set attributes of", &path, e))?;
         }
         Ok(())
     }
+}
+
+/// What a removal takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remove {
+    /// A directory with everything in it.
+    All,
+    /// The same but for what this archive made.
+    Old,
+    /// Not the directory itself, and of what is in it nothing that this archive made.
+    OldChildren,
 }
 
 /// A directory being emptied.

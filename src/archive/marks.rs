@@ -1,6 +1,7 @@
-//! Whiteouts and opaque directories in the layer that is being unpacked, in the best form that
-//! its filesystem and this process's rights allow.
+//! What deletions become: in a layer that is being unpacked whiteouts and opaque directories, in
+//! the best form that its filesystem and this process's rights allow; in a tree, removals.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 
 use crate::error::{Errno, FsResult};
@@ -10,6 +11,64 @@ use crate::layer::xattrs::Mark;
 use crate::sys::stat::{Stat, stat_at};
 use crate::sys::xattr::Target;
 use crate::sys::{AsFd, OFlags, OwnedFd, dir, file, node};
+
+/// What becomes of an archive's deletions.
+#[derive(Debug)]
+pub(crate) enum Deletions {
+    /// They are kept as marks.
+    InLayer(Marks),
+    /// They are carried out, but spare what the archive itself made (inode numbers): its
+    /// deletions mean what was there before.
+    InTree {
+        /// What it made so far.
+        made: HashSet<u64>,
+    },
+}
+
+impl Deletions {
+    /// For the layer whose directory is `root`.
+    pub(crate) fn in_layer(root: &OwnedFd) -> FsResult<Self> {
+        Marks::probe(root).map(Deletions::InLayer)
+    }
+
+    /// For a tree.
+    pub(crate) fn in_tree() -> Self {
+        Deletions::InTree { made: HashSet::new() }
+    }
+
+    /// Whether what the archive makes has to be told to [`Deletions::spare`].
+    pub(crate) fn needs_to_know(&self) -> bool {
+        matches!(self, Deletions::InTree { .. })
+    }
+
+    /// Spares a file that the archive made.
+    pub(crate) fn spare(&mut self, stat: &Stat) {
+        if let Deletions::InTree { made } = self {
+            made.insert(stat.ino);
+        }
+    }
+
+    /// Whether the archive made this file.
+    pub(crate) fn spares(&self, stat: &Stat) -> bool {
+        matches!(self, Deletions::InTree { made } if made.contains(&stat.ino))
+    }
+
+    /// See [`Marks::is_whiteout`]; a tree has none.
+    pub(crate) fn is_whiteout(&self, dir: impl AsFd, name: &OsStr, stat: &Stat) -> FsResult<bool> {
+        match self {
+            Deletions::InLayer(marks) => marks.is_whiteout(dir, name, stat),
+            Deletions::InTree { .. } => Ok(false),
+        }
+    }
+
+    /// See [`Marks::lift`].
+    pub(crate) fn lift(&self, dir: &OwnedFd, name: &OsStr) -> FsResult<bool> {
+        match self {
+            Deletions::InLayer(marks) => marks.lift(dir, name),
+            Deletions::InTree { .. } => Ok(false),
+        }
+    }
+}
 
 /// How the layer is marked.
 #[derive(Debug, Clone, Copy)]

@@ -17,6 +17,7 @@ pub mod oci_whiteout;
 mod pax;
 mod pipe;
 mod sparse;
+mod tar_header;
 mod tar_index;
 pub mod tar_read;
 mod tar_sink;

@@ -42,10 +42,23 @@ const HOLE_MIN: usize = 4096;
 /// An archive that is broken, truncated or hostile, and failed writes; `into` then holds a part
 /// and must be thrown away.
 pub fn unpack_layer(tar: &mut dyn Read, into: &Path, what: &str) -> Result<Unpacked> {
+    unpack(tar, Contained::open(into, false)?, what)
+}
+
+/// Applies the layer archive `tar` to the tree `onto`: as [`unpack_layer`], but what it deletes
+/// is removed. Applied to the tree that it was made against, it gives the tree it was made of.
+///
+/// # Errors
+/// As [`unpack_layer`]; `onto` is then changed in part.
+pub fn apply_layer(tar: &mut dyn Read, onto: &Path, what: &str) -> Result<Unpacked> {
+    unpack(tar, Contained::open(onto, true)?, what)
+}
+
+fn unpack(tar: &mut dyn Read, directory: Contained, what: &str) -> Result<Unpacked> {
     let mut tar = BufReader::with_capacity(BUFFER, tar);
     let mut stream = TarStream::new(&mut tar);
     let mut layer = Layer {
-        directory: Contained::open(into)?,
+        directory,
         what,
         privileged: creds::own_ids().0 == 0,
         buffer: vec![0; BUFFER],
@@ -179,14 +192,28 @@ impl Layer<'_> {
         action: &'static str,
         create: impl Fn() -> FsResult<T>,
     ) -> Result<T> {
-        let made = match create() {
+        let made = self.put(dir, name, path, action, create)?;
+        self.directory.made(dir, name).map_err(|e| self.directory.failed("stat", path, e))?;
+        Ok(made)
+    }
+
+    /// As [`Layer::make`], for a name of a file that may have been there before.
+    fn put<T>(
+        &mut self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        path: &[u8],
+        action: &'static str,
+        create: impl Fn() -> FsResult<T>,
+    ) -> Result<T> {
+        let put = match create() {
             Err(Errno::EXIST) => {
                 self.directory.remove(dir, name, path)?;
                 create()
             }
             other => other,
         };
-        made.map_err(|e| self.directory.failed(action, path, e))
+        put.map_err(|e| self.directory.failed(action, path, e))
     }
 
     fn finish_node(
@@ -223,7 +250,7 @@ impl Layer<'_> {
         if stat_at(dir, name).is_ok_and(|own| (own.dev, own.ino) == (stat.dev, stat.ino)) {
             return Ok(());
         }
-        self.make(dir, name, path, "link", || node::link(&from, place.name, dir, name))
+        self.put(dir, name, path, "link", || node::link(&from, place.name, dir, name))
     }
 
     fn write(

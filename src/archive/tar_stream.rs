@@ -12,7 +12,8 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 
 use super::pax::{self, parse_decimal, parse_time};
 use super::sparse::{self, PaxSparse, SparseMap};
-use crate::sys::stat::{Time, encode_dev};
+use super::tar_header::{checksum_matches, device_number, number, owner, small, unknown_kind};
+use crate::sys::stat::Time;
 
 const BLOCK: usize = 512;
 /// The most that one PAX header or GNU long name may take; xattrs have 64 KiB each at most.
@@ -42,7 +43,7 @@ pub(crate) struct Entry {
     pub(crate) gid: u32,
     pub(crate) mtime: Time,
     pub(crate) atime: Option<Time>,
-    /// As [`encode_dev`] forms it.
+    /// As [`crate::sys::stat::encode_dev`] forms it.
     pub(crate) rdev: u32,
     pub(crate) xattrs: Vec<(OsString, Vec<u8>)>,
     /// Where the data goes; a plain file has one extent.
@@ -384,73 +385,4 @@ fn read_some(tar: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
             other => return other.map_err(Failure::Read),
         }
     }
-}
-
-/// A numeric field: octal digits amid blanks (none at all is 0), or GNU's big-endian binary.
-fn number(field: &[u8]) -> Option<i64> {
-    let (first, rest) = field.split_first()?;
-    if first & 0x80 == 0 {
-        let text = field.split(|b| *b == 0).next()?.trim_ascii();
-        if text.is_empty() {
-            return Some(0);
-        }
-        let digits = text.iter().all(|b| matches!(b, b'0'..=b'7'));
-        let value = digits.then(|| u64::from_str_radix(std::str::from_utf8(text).ok()?, 8).ok());
-        return i64::try_from(value??).ok();
-    }
-    // Bit 6 is the sign, the top bit only marks the form.
-    let mut value = i128::from(first & 0x3f) - i128::from(first & 0x40);
-    for byte in rest {
-        value = value.checked_mul(256)?.checked_add(i128::from(*byte))?;
-    }
-    i64::try_from(value).ok()
-}
-
-fn small(field: &[u8], what: &str) -> Result<u32> {
-    let value = number(field).and_then(|n| u32::try_from(n).ok());
-    value.ok_or_else(|| Failure::Bad(format!("a header with a broken {what}")))
-}
-
-fn owner(extended: Option<u64>, field: &[u8]) -> Result<u32> {
-    match extended {
-        // The id that means "leave it" is no owner.
-        Some(id) => u32::try_from(id).ok().filter(|id| *id != u32::MAX),
-        None => number(field).and_then(|n| u32::try_from(n).ok()).filter(|id| *id != u32::MAX),
-    }
-    .ok_or_else(|| Failure::from("an owner or group that is no 32-bit number"))
-}
-
-fn device_number(header: &Header) -> Result<u32> {
-    if !matches!(header.entry_type(), EntryType::Char | EntryType::Block) {
-        return Ok(0);
-    }
-    let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
-        (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
-        (None, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
-        (None, None) => return Err("a device without a device number".into()),
-    };
-    let (major, minor) = (small(major, "device number")?, small(minor, "device number")?);
-    if major > 0xfff || minor > 0xf_ffff {
-        return Err("a device number that Linux does not have".into());
-    }
-    Ok(encode_dev(major, minor))
-}
-
-/// The sum of all bytes with the checksum itself taken as blanks; some old writers summed
-/// signed bytes.
-fn checksum_matches(header: &Header) -> bool {
-    let Some(claimed) = number(&header.as_old().cksum) else { return false };
-    let (mut unsigned, mut signed) = (0i64, 0i64);
-    for (place, byte) in header.as_bytes().iter().enumerate() {
-        let byte = if (148..156).contains(&place) { b' ' } else { *byte };
-        unsigned += i64::from(byte);
-        signed += i64::from(byte.cast_signed());
-    }
-    claimed == unsigned || claimed == signed
-}
-
-fn unknown_kind(path: &[u8], kind: EntryType) -> String {
-    let path = String::from_utf8_lossy(path);
-    let byte = char::from(kind.as_byte());
-    format!("{path:?} is an entry of unknown type {byte:?}")
 }

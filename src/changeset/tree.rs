@@ -22,10 +22,12 @@ use crate::sys::{OFlags, OwnedFd, creds, dir, file, node};
 /// A stack of layers, topmost first.
 #[derive(Debug)]
 pub struct Tree {
+    /// The roots of all layers, and whether the merge ends at each.
+    roots: Vec<(Part, bool)>,
     root: Directory,
-    /// Where redirects and metacopies are believed: the namespace that only who mounted this
-    /// stack before can have written, never an image's author.
-    trust: Namespace,
+    /// Where redirects and metacopies of the topmost layer are believed: the namespace that
+    /// only who mounted this stack can have written, never an image's author.
+    trust_at_top: Namespace,
 }
 
 /// One layer's part of a directory.
@@ -101,18 +103,24 @@ impl Tree {
 
     fn of_roots(roots: Vec<(Arc<OwnedFd>, Stat, &Path)>) -> Result<Tree> {
         let privileged = creds::own_ids().0 == 0;
-        let trust = if privileged { Namespace::Trusted } else { Namespace::User };
+        let trust_at_top = if privileged { Namespace::Trusted } else { Namespace::User };
         let mut parts = Vec::with_capacity(roots.len());
         for (layer, (fd, stat, path)) in roots.into_iter().enumerate() {
-            // What a root says about opaqueness is not heeded: overlayfs merges all roots.
-            let marks = marks_of_fd(&fd, Some(trust))
+            let marks = marks_of_fd(&fd, None)
                 .map_err(|errno| Error::io("read the xattrs of layer", path, errno))?;
-            parts.push(Part { layer, fd, stat, xattr_whiteouts: marks.xattr_whiteouts });
+            let xattr_whiteouts = marks.xattr_whiteouts;
+            parts.push((Part { layer, fd, stat, xattr_whiteouts }, marks.opaque));
         }
         if parts.is_empty() {
             return Err(Error::Refused("no layer is given".to_owned()));
         }
-        Ok(Tree { root: Directory { parts }, trust })
+        let root = merged_root(&parts);
+        Ok(Tree { roots: parts, root, trust_at_top })
+    }
+
+    /// The namespace whose redirects and metacopies are believed in `layer`.
+    fn trust(&self, layer: usize) -> Namespace {
+        if layer == 0 { self.trust_at_top } else { Namespace::Trusted }
     }
 
     /// The root of the merged tree.
@@ -122,8 +130,8 @@ impl Tree {
 
     /// The root of what lies below the topmost layer; `None` where nothing does.
     pub fn root_below_top(&self) -> Option<Directory> {
-        let parts: Vec<Part> = self.root.parts.iter().skip(1).cloned().collect();
-        (!parts.is_empty()).then_some(Directory { parts })
+        let below = self.roots.get(1..).filter(|roots| !roots.is_empty());
+        below.map(merged_root)
     }
 
     /// The merge rule: what `name` in `dir` is.
@@ -157,7 +165,7 @@ impl Tree {
                 Probe::Dir(_) if without_data.is_some() => break,
                 Probe::Dir(stat) => {
                     let fd = file::open_at(&part.fd, &search.name, DIRECTORY)?;
-                    let marks = marks_of_fd(&fd, Some(self.trust))?;
+                    let marks = marks_of_fd(&fd, Some(self.trust(part.layer)))?;
                     let (layer, xattr_whiteouts) = (part.layer, marks.xattr_whiteouts);
                     merged.push(Part { layer, fd: Arc::new(fd), stat, xattr_whiteouts });
                     if marks.opaque {
@@ -191,11 +199,12 @@ impl Tree {
 
     fn is_metacopy(&self, part: &Part, name: &OsStr, stat: &Stat) -> FsResult<bool> {
         let target = Target::at(&part.fd, name);
-        Ok(stat.is_file() && self.trust.get(target, Mark::Metacopy)?.is_some())
+        Ok(stat.is_file() && self.trust(part.layer).get(target, Mark::Metacopy)?.is_some())
     }
 
     fn file_redirect(&self, part: &Part, name: &OsStr) -> FsResult<Option<Redirect>> {
-        let value = self.trust.get(Target::at(&part.fd, name), Mark::Redirect)?;
+        let target = Target::at(&part.fd, name);
+        let value = self.trust(part.layer).get(target, Mark::Redirect)?;
         value.map(|value| Redirect::parse(&value)).transpose()
     }
 
@@ -222,8 +231,8 @@ impl Tree {
     /// The parts of the directory `path` of the tree that lies below `layer`. A redirect met on
     /// the way leads to layers lower still, so this ends.
     fn parts_below(&self, layer: usize, path: &[OsString]) -> FsResult<Vec<Part>> {
-        let below = self.root.parts.iter().filter(|part| part.layer > layer);
-        let mut dir = Directory { parts: below.cloned().collect() };
+        let below = self.roots.get(layer + 1..).unwrap_or_default();
+        let mut dir = merged_root(below);
         for name in path {
             match self.lookup(&dir, name)? {
                 Some(Node::Dir(next)) => dir = next,
@@ -243,6 +252,12 @@ impl Tree {
         }
         Ok(found)
     }
+}
+
+/// The root of a stack: the roots of its layers down to the first opaque one.
+fn merged_root(roots: &[(Part, bool)]) -> Directory {
+    let end = roots.iter().position(|(_, opaque)| *opaque).map_or(roots.len(), |last| last + 1);
+    Directory { parts: roots.iter().take(end).map(|(part, _)| part.clone()).collect() }
 }
 
 impl Node {
