@@ -483,3 +483,47 @@ fn docker_lists_by_its_own_rule() {
         ]
     );
 }
+
+#[test]
+fn trees_deeper_than_any_path_are_compared() {
+    let scene = Scene::new("[upper]\n[lower]\nfile a \"x\"");
+    let nest = "import os\nfor n in range(3000):\n  os.mkdir('d'); fd = os.open('d', os.O_PATH)\n  \
+                os.fchdir(fd); os.close(fd)";
+    shell(&scene.upper, &format!("python3 -c \"{nest}\""));
+    plyfs::sys::process::raise_open_files().expect("setrlimit");
+    let changes = diff(&scene.lowers, &scene.upper);
+    let mut tar = Vec::new();
+    let exported = plyfs::archive::tar_write::export(std::slice::from_ref(&scene.upper), &mut tar);
+    // Removed by rm, which does not recurse: the standard library does.
+    shell(&scene.upper, "rm -rf d");
+    assert_eq!(changes.expect("diff").len(), 3000);
+    exported.expect("export");
+    let last = "d/".repeat(3000);
+    assert!(tar.windows(last.len()).any(|window| window == last.as_bytes()));
+}
+
+#[test]
+fn wide_directories_hold_few_descriptors() {
+    let scene = Scene::new("[upper]\n[lower]\nfile a \"x\"");
+    shell(&scene.upper, "mkdir d{1..3000}");
+    // Its own process, because the limit belongs to all threads.
+    let output = std::process::Command::new("bash")
+        .args(["-c", "ulimit -n 64; exec \"$0\" --exact compares_with_few_descriptors --ignored"])
+        .arg(std::env::current_exe().unwrap())
+        .env("PLYFS_TEST_UPPER", &scene.upper)
+        .env("PLYFS_TEST_LOWER", &scene.lowers[0])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "the other half of wide_directories_hold_few_descriptors, which runs it"]
+fn compares_with_few_descriptors() {
+    let [upper, lower] = ["PLYFS_TEST_UPPER", "PLYFS_TEST_LOWER"]
+        .map(|name| PathBuf::from(std::env::var_os(name).unwrap()));
+    assert_eq!(diff(std::slice::from_ref(&lower), &upper).expect("diff").len(), 3000);
+    let mut tar = Vec::new();
+    plyfs::archive::tar_write::export(&[upper, lower], &mut tar).expect("export");
+}

@@ -4,7 +4,7 @@
 //! or the machine goes into them.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use tar::{EntryType, Header};
@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 use crate::sys::stat::{Time, decode_dev};
 
 const BLOCK: u64 = 512;
+/// Headers and small files gather until there are this many bytes to write.
+const BUFFER: usize = 256 * 1024;
 /// The largest numbers of ustar's octal fields of 8 and 12 bytes.
 const OCTAL_8: u64 = 0o7_777_777;
 const OCTAL_12: u64 = 0o77_777_777_777;
@@ -40,7 +42,7 @@ pub(crate) struct Head<'a> {
 
 /// A tar archive being written.
 pub(crate) struct TarSink<'a> {
-    out: &'a mut dyn Write,
+    out: BufWriter<&'a mut dyn Write>,
     /// No later time is written.
     latest: Option<Time>,
     /// Bytes missing to a whole block once the data is written.
@@ -57,6 +59,7 @@ impl<'a> TarSink<'a> {
     /// Writes to `out`; times after `SOURCE_DATE_EPOCH`, where the environment has it, become
     /// that time.
     pub(crate) fn new(out: &'a mut dyn Write) -> Result<Self> {
+        let out = BufWriter::with_capacity(BUFFER, out);
         Ok(TarSink { out, latest: source_date_epoch()?, padding: 0 })
     }
 
@@ -93,7 +96,7 @@ impl<'a> TarSink<'a> {
 
     /// Ends the archive.
     pub(crate) fn finish(self) -> Result<()> {
-        let TarSink { out, .. } = self;
+        let TarSink { mut out, .. } = self;
         out.write_all(&[0; 2 * BLOCK as usize])
             .and_then(|()| out.flush())
             .map_err(|error| not_written(&error))

@@ -1,6 +1,6 @@
 //! From layers on disk to archives: a whole merged tree, or what one layer changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, btree_set};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -32,7 +32,7 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 pub fn export(layers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
     let tree = Tree::open(layers)?;
     let mut export = Archiver::new(out, layers.first())?;
-    export.children(&tree, tree.root())?;
+    export.tree(&tree)?;
     export.sink.finish()
 }
 
@@ -60,10 +60,18 @@ struct Archiver<'a> {
     layer: PathBuf,
     /// The path of the entry under way, without a leading slash.
     path: Vec<u8>,
-    depth: usize,
     /// The first name of each inode that has several.
     first_names: HashMap<(usize, u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+}
+
+/// A directory being written.
+struct Level {
+    dir: Directory,
+    /// The names still to be written.
+    names: btree_set::IntoIter<OsString>,
+    /// The length of its path.
+    path: usize,
 }
 
 impl<'a> Archiver<'a> {
@@ -72,7 +80,6 @@ impl<'a> Archiver<'a> {
             sink: TarSink::new(out)?,
             layer: layer.cloned().unwrap_or_default(),
             path: Vec::new(),
-            depth: 0,
             first_names: HashMap::new(),
             buffer: vec![0; BUFFER],
         })
@@ -82,25 +89,33 @@ impl<'a> Archiver<'a> {
         Error::io(action, self.layer.join(OsStr::from_bytes(&self.path)), errno)
     }
 
-    fn children(&mut self, tree: &Tree, dir: &Directory) -> Result<()> {
-        if self.depth == DEPTH_MAX {
-            return Err(self.failed("enter directory", Errno::NAMETOOLONG));
-        }
-        self.depth += 1;
-        for (name, node) in tree.list(dir).map_err(|e| self.failed("read directory", e))? {
-            let length = self.path.len();
-            if length > 0 {
+    /// Writes everything below the root. Works without recursion, and holds open no more than
+    /// the directories above the present one: a tree can be deep, and a directory can be wide.
+    fn tree(&mut self, tree: &Tree) -> Result<()> {
+        let mut levels = vec![self.enter(tree.root().clone())?];
+        while let Some(level) = levels.last_mut() {
+            self.path.truncate(level.path);
+            let Some(name) = level.names.next() else {
+                levels.pop();
+                continue;
+            };
+            if !self.path.is_empty() {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(name.as_bytes());
+            let found = tree.lookup(&level.dir, &name).map_err(|e| self.failed("read", e))?;
+            let Some(node) = found else { continue };
             self.node(&node)?;
-            if let Node::Dir(dir) = &node {
-                self.children(tree, dir)?;
+            if let Node::Dir(dir) = node {
+                levels.push(self.enter(dir)?);
             }
-            self.path.truncate(length);
         }
-        self.depth -= 1;
         Ok(())
+    }
+
+    fn enter(&self, dir: Directory) -> Result<Level> {
+        let names = dir.names().map_err(|e| self.failed("read directory", e))?;
+        Ok(Level { dir, names: names.into_iter(), path: self.path.len() })
     }
 
     fn root(&mut self, tree: &Tree) -> Result<()> {
@@ -191,7 +206,8 @@ impl<'a> Archiver<'a> {
         // Opened first: what cannot be read must not leave a header without data.
         let content = file.open().map_err(|e| self.failed("open", e))?;
         self.begin(&path, kind, &stat, stat.size, xattrs)?;
-        self.content(&content, stat.size)?;
+        let has_holes = stat.blocks.saturating_mul(512) < stat.size;
+        self.content(&content, stat.size, has_holes)?;
         self.sink.end()
     }
 
@@ -220,13 +236,13 @@ impl<'a> Archiver<'a> {
 
     /// Writes `size` bytes of the file: holes without reading them, and zeros for what a file
     /// that is being truncated lost since its size was taken.
-    fn content(&mut self, fd: &OwnedFd, size: u64) -> Result<()> {
+    fn content(&mut self, fd: &OwnedFd, size: u64, has_holes: bool) -> Result<()> {
         let mut position = 0;
         while position < size {
-            let data = next_data(fd, position, size).map_err(|e| self.failed("read", e))?;
+            let run = if has_holes { next_run(fd, position, size) } else { Ok((position, size)) };
+            let (data, hole) = run.map_err(|e| self.failed("read", e))?;
             self.zeros(data - position)?;
             position = data;
-            let hole = next_hole(fd, position, size).map_err(|e| self.failed("read", e))?;
             while position < hole {
                 let want = usize::try_from(hole - position).unwrap_or(BUFFER).min(BUFFER);
                 let part = self.buffer.get_mut(..want).unwrap_or_default();
@@ -256,8 +272,11 @@ impl<'a> Archiver<'a> {
     }
 }
 
-/// The deepest directory that is entered, as in a difference.
-const DEPTH_MAX: usize = 2048;
+/// Where the next run of data begins and ends.
+fn next_run(fd: &OwnedFd, position: u64, size: u64) -> FsResult<(u64, u64)> {
+    let data = next_data(fd, position, size)?;
+    Ok((data, next_hole(fd, data, size)?))
+}
 
 /// Where data begins at or after `position`; `size` where none does.
 fn next_data(fd: &OwnedFd, position: u64, size: u64) -> FsResult<u64> {

@@ -3,6 +3,7 @@
 //! Only directories that the upper has are entered, so the cost is that of the changes; the one
 //! exception is what a rename moved or a new directory replaced, which is listed in full.
 
+use std::collections::btree_set;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,7 @@ use std::path::{Path, PathBuf};
 use super::change::{Change, ChangeKind, Meta};
 use super::same::{Carried, Exact, Rule};
 use super::tree::{Directory, Node, Tree};
-use crate::error::{Errno, Error, FsResult, Result};
-
-/// The deepest directory that is entered; a path of `PATH_MAX` bytes cannot lie deeper.
-pub(super) const DEPTH_MAX: usize = 2048;
+use crate::error::{Error, FsResult, Result};
 
 /// Compares the merged tree of `upper` over `lowers` (topmost first) with that of the lowers
 /// alone: what was added, changed and deleted, sorted by the bytes of the paths.
@@ -40,13 +38,8 @@ pub fn changes_to_carry(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>>
 /// As [`diff`], with another rule of what has changed.
 pub(super) fn diff_by(lowers: &[PathBuf], upper: &Path, rule: &dyn Rule) -> Result<Vec<Change>> {
     let tree = Tree::open_with_upper(lowers, upper)?;
-    let mut comparison =
-        Comparison { tree: &tree, rule, path: Vec::new(), depth: 0, changes: Vec::new() };
-    let compared = match tree.root_below_top() {
-        Some(old) => comparison.compare(tree.root(), &old),
-        None => comparison.add_children(tree.root()),
-    };
-    compared.map_err(|errno| {
+    let mut comparison = Comparison { tree: &tree, rule, path: Vec::new(), changes: Vec::new() };
+    comparison.run().map_err(|errno| {
         let below = OsStr::from_bytes(comparison.path.strip_prefix(b"/").unwrap_or_default());
         Error::io("compare", upper.join(below), errno)
     })?;
@@ -60,87 +53,87 @@ struct Comparison<'a> {
     rule: &'a dyn Rule,
     /// Where the comparison is; after an error, where it happened.
     path: Vec<u8>,
-    depth: usize,
     changes: Vec<Change>,
 }
 
+/// A directory being compared.
+struct Level {
+    new: Directory,
+    /// What it was before, if it was a directory.
+    old: Option<Directory>,
+    /// The names still to be compared.
+    names: btree_set::IntoIter<OsString>,
+    /// The length of its path.
+    path: usize,
+    /// How many changes were listed before it.
+    listed: usize,
+}
+
 impl Comparison<'_> {
-    /// Compares what is in two directories.
-    fn compare(&mut self, new: &Directory, old: &Directory) -> FsResult<()> {
-        for name in new.names_to_compare(old)? {
-            self.at(&name, |this| {
-                let before = this.tree.lookup(old, &name)?;
-                let after = this.tree.lookup(new, &name)?;
-                this.compare_nodes(before, after)
-            })?;
+    /// Works without recursion: a container can nest directories deeper than the stack.
+    fn run(&mut self) -> FsResult<()> {
+        let mut levels = vec![self.enter(self.tree.root().clone(), self.tree.root_below_top())?];
+        while let Some(level) = levels.last_mut() {
+            self.path.truncate(level.path);
+            let Some(name) = level.names.next() else {
+                let Some(level) = levels.pop() else { break };
+                if !levels.is_empty() {
+                    self.leave(level)?;
+                }
+                continue;
+            };
+            self.path.push(b'/');
+            self.path.extend_from_slice(name.as_bytes());
+            let before = match &level.old {
+                Some(old) => self.tree.lookup(old, &name)?,
+                None => None,
+            };
+            let after = self.tree.lookup(&level.new, &name)?;
+            if let Some(below) = self.compare(before, after)? {
+                levels.push(below);
+            }
         }
         Ok(())
     }
 
-    /// Runs `step` one component deeper. After a failure the path stays where it happened.
-    fn at(
-        &mut self,
-        name: &OsString,
-        step: impl FnOnce(&mut Self) -> FsResult<()>,
-    ) -> FsResult<()> {
-        if self.depth == DEPTH_MAX {
-            return Err(Errno::NAMETOOLONG);
+    fn enter(&self, new: Directory, old: Option<Directory>) -> FsResult<Level> {
+        let names = match &old {
+            Some(old) => new.names_to_compare(old)?,
+            None => new.names()?,
+        };
+        let (path, listed) = (self.path.len(), self.changes.len());
+        Ok(Level { new, old, names: names.into_iter(), path, listed })
+    }
+
+    /// Lists a directory that was one before, now that everything in it is compared.
+    fn leave(&mut self, level: Level) -> FsResult<()> {
+        let Level { new, old: Some(old), listed, .. } = level else { return Ok(()) };
+        if self.changes.len() > listed || self.rule.directory_changed(&old, &new)? {
+            self.list(ChangeKind::Changed, Some(&Node::Dir(old)), Some(&Node::Dir(new)))?;
         }
-        let length = self.path.len();
-        self.path.push(b'/');
-        self.path.extend_from_slice(name.as_bytes());
-        self.depth += 1;
-        step(self)?;
-        self.depth -= 1;
-        self.path.truncate(length);
         Ok(())
     }
 
-    fn compare_nodes(&mut self, before: Option<Node>, after: Option<Node>) -> FsResult<()> {
+    /// Compares what a path was with what it is; gives the directory to go on in.
+    fn compare(&mut self, before: Option<Node>, after: Option<Node>) -> FsResult<Option<Level>> {
+        let kind = match (&before, &after) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => Some(ChangeKind::Deleted),
+            (None, Some(_)) => Some(ChangeKind::Added),
+            (Some(Node::Dir(_)), Some(Node::Dir(_))) => None,
+            (Some(Node::File(old)), Some(Node::File(new))) => {
+                self.rule.file_changed(old, new)?.then_some(ChangeKind::Changed)
+            }
+            (Some(_), Some(_)) => Some(ChangeKind::Changed),
+        };
+        if let Some(kind) = kind {
+            self.list(kind, before.as_ref(), after.as_ref())?;
+        }
         match (before, after) {
-            (None, None) => Ok(()),
-            (Some(old), None) => self.list(ChangeKind::Deleted, Some(&old), None),
-            (None, Some(new)) => self.add(&new),
-            (Some(old), Some(new)) => match (&old, &new) {
-                (Node::Dir(old_dir), Node::Dir(new_dir)) => {
-                    let listed = self.changes.len();
-                    self.compare(new_dir, old_dir)?;
-                    let inside = self.changes.len() > listed;
-                    if inside || self.rule.directory_changed(old_dir, new_dir)? {
-                        self.list(ChangeKind::Changed, Some(&old), Some(&new))?;
-                    }
-                    Ok(())
-                }
-                (Node::File(old_file), Node::File(new_file)) => {
-                    if self.rule.file_changed(old_file, new_file)? {
-                        self.list(ChangeKind::Changed, Some(&old), Some(&new))?;
-                    }
-                    Ok(())
-                }
-                (_, new_node) => {
-                    self.list(ChangeKind::Changed, Some(&old), Some(new_node))?;
-                    match new_node {
-                        Node::Dir(dir) => self.add_children(dir),
-                        Node::File(_) => Ok(()),
-                    }
-                }
-            },
+            (Some(Node::Dir(old)), Some(Node::Dir(new))) => self.enter(new, Some(old)).map(Some),
+            (_, Some(Node::Dir(new))) => self.enter(new, None).map(Some),
+            _ => Ok(None),
         }
-    }
-
-    fn add(&mut self, node: &Node) -> FsResult<()> {
-        self.list(ChangeKind::Added, None, Some(node))?;
-        match node {
-            Node::Dir(dir) => self.add_children(dir),
-            Node::File(_) => Ok(()),
-        }
-    }
-
-    fn add_children(&mut self, dir: &Directory) -> FsResult<()> {
-        for (name, node) in self.tree.list(dir)? {
-            self.at(&name, |this| this.add(&node))?;
-        }
-        Ok(())
     }
 
     fn list(&mut self, kind: ChangeKind, old: Option<&Node>, new: Option<&Node>) -> FsResult<()> {

@@ -241,17 +241,6 @@ impl Tree {
         }
         Ok(dir.parts)
     }
-
-    /// The names in `dir` with what they are, in the order of their bytes.
-    pub fn list(&self, dir: &Directory) -> FsResult<Vec<(OsString, Node)>> {
-        let mut found = Vec::new();
-        for name in dir.mentioned(dir.parts.len())? {
-            if let Some(node) = self.lookup(dir, &name)? {
-                found.push((name, node));
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// The root of a stack: the roots of its layers down to the first opaque one.
@@ -292,6 +281,12 @@ impl Directory {
         visible_xattrs(Target::fd(&self.parts.first().ok_or(Errno::NOENT)?.fd))
     }
 
+    /// Every name that [`Tree::lookup`] may find here, in the order of their bytes. Some are only
+    /// mentioned because they are hidden.
+    pub fn names(&self) -> FsResult<BTreeSet<OsString>> {
+        self.mentioned(self.parts.len())
+    }
+
     /// Every name that the topmost `parts` parts mention, hidden ones included, sorted.
     fn mentioned(&self, parts: usize) -> FsResult<BTreeSet<OsString>> {
         let mut names = BTreeSet::new();
@@ -318,8 +313,8 @@ impl Directory {
         if self.adds_to(old) {
             return self.mentioned(1);
         }
-        let mut names = self.mentioned(self.parts.len())?;
-        names.append(&mut old.mentioned(old.parts.len())?);
+        let mut names = self.names()?;
+        names.append(&mut old.names()?);
         Ok(names)
     }
 
