@@ -14,7 +14,7 @@ fn the_core_agrees_with_the_model() {
         return;
     }
     rustix::process::umask(rustix::fs::Mode::empty());
-    cases(Effort::from_env(12), Breadth { lower_links: false, ..Breadth::ALL }, |spec, run| {
+    cases(Effort::from_env(12), Breadth::ALL, |spec, run| {
         let scene = Scene::from_spec(spec);
         run(&mut Core::new(&scene))
     });

@@ -49,10 +49,10 @@ fn plyfs(breadth: Breadth, options: &[&str]) {
 /// after a copy-up; that is the price of one page cache for all containers.
 #[test]
 fn plyfs_agrees_with_the_model() {
-    plyfs(Breadth { lower_links: false, executables: false, ..Breadth::ALL }, &[]);
+    plyfs(Breadth { executables: false, ..Breadth::ALL }, &[]);
 }
 
 #[test]
 fn plyfs_without_passthrough_agrees_with_the_model() {
-    plyfs(Breadth { lower_links: false, ..Breadth::ALL }, &["passthrough=off"]);
+    plyfs(Breadth::ALL, &["passthrough=off"]);
 }

@@ -27,8 +27,6 @@ pub(crate) struct Breadth {
     pub(crate) plain: bool,
     /// Executable files in the layers.
     pub(crate) executables: bool,
-    /// Hard links in the layers below the upper.
-    pub(crate) lower_links: bool,
     /// What overlayfs is known to get wrong: it lists a whiteout that hides nothing where a
     /// directory exists in one layer alone, gives EEXIST to fchmod of a file that had several names
     /// in a lower layer and has lost the last, and shows one link of a lower file that has none.
@@ -38,7 +36,7 @@ pub(crate) struct Breadth {
 impl Breadth {
     /// Everything.
     pub(crate) const ALL: Breadth =
-        Breadth { plain: false, executables: true, lower_links: true, beyond_the_kernel: true };
+        Breadth { plain: false, executables: true, beyond_the_kernel: true };
 }
 
 /// A stack of one to four lowers and an upper that is often empty.
@@ -115,9 +113,7 @@ fn layer_entry(
         0..30 => What::Dir,
         30..40 if !breadth.plain => What::Opaque,
         40..75 => What::File(rng.bytes(300)),
-        75..85 if breadth.lower_links && !files.is_empty() => {
-            What::HardLink(rng.pick(&files).clone())
-        }
+        75..85 if !files.is_empty() => What::HardLink(rng.pick(&files).clone()),
         85..93 => What::Symlink("nowhere/at all".into()),
         93..96 => What::Fifo,
         96..98 => What::Char(1, 3),
