@@ -21,7 +21,24 @@ mod spec;
 pub(crate) use build::{DEFAULT_MTIME, build_layer, set_mtime};
 pub(crate) use compare::{Policy, assert_same, differences};
 pub(crate) use mounted::{Driver, MountedOverlay, Options};
-pub(crate) use require::require;
+pub(crate) use require::{ready, require};
 pub(crate) use scene::{Scene, scratch};
 pub(crate) use snapshot::{Entry, Kind, Snapshot, Time};
 pub(crate) use spec::{Attributes, EntrySpec, LayerSpec, SceneSpec, What};
+
+/// The errno of something that must not succeed.
+pub(crate) fn refused<T: std::fmt::Debug>(
+    result: Result<T, impl Into<std::io::Error>>,
+) -> rustix::io::Errno {
+    let error: std::io::Error = result.expect_err("it is refused").into();
+    rustix::io::Errno::from_raw_os_error(error.raw_os_error().expect("a system call's error"))
+}
+
+/// The names in a directory, in order; a doubled one stays doubled.
+pub(crate) fn names(dir: impl AsRef<std::path::Path>) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}

@@ -31,6 +31,15 @@ impl Driver {
         }
     }
 
+    /// Whether the driver under test is overlayfs, which is known to give another answer; says so.
+    pub(crate) fn kernel_differs(statement: &str) -> bool {
+        let differs = Driver::under_test() == Driver::Kernel;
+        if differs {
+            println!("overlayfs does not keep this: {statement}");
+        }
+        differs
+    }
+
     /// The name for messages.
     pub(crate) fn name(self) -> &'static str {
         match self {

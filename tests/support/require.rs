@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::mounted::Driver;
+
 /// Whether `need` is there. `root`: the tests run as root. `fuse`: /dev/fuse opens.
 /// `overlayfs`: the kernel can mount one. `tool:NAME`: NAME is a program in PATH.
 ///
@@ -19,6 +21,15 @@ pub(crate) fn require(need: &str) -> bool {
         panic!("this test needs {need}, but {reason}; PLYFS_TEST_SKIP={need} would skip it");
     }
     true
+}
+
+/// Whether the driver under test can mount here at all.
+pub(crate) fn ready() -> bool {
+    let driver = match Driver::under_test() {
+        Driver::Plyfs => "fuse",
+        Driver::Kernel => "overlayfs",
+    };
+    require("root") && require(driver)
 }
 
 /// Says so past the test harness, which keeps the output of tests that pass to itself.
