@@ -12,6 +12,7 @@
 
 mod build;
 mod compare;
+mod mapping;
 mod mounted;
 mod require;
 mod scene;
@@ -20,6 +21,7 @@ mod spec;
 
 pub(crate) use build::{DEFAULT_MTIME, build_layer, set_mtime};
 pub(crate) use compare::{Policy, assert_same, differences};
+pub(crate) use mapping::Mapping;
 pub(crate) use mounted::{Driver, MountedOverlay, Options};
 pub(crate) use require::{ready, require};
 pub(crate) use scene::{Scene, scratch};

@@ -1,0 +1,158 @@
+//! Directories: statements 38 to 43.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as expected"
+)]
+
+mod support;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+
+use rustix::fs::{Dir, Mode, OFlags};
+use support::{Driver, Scene, Snapshot, names, ready, set_mtime};
+
+#[test]
+fn inode_numbers_are_the_same_for_ever() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::from_fixture("rich");
+    let mut mount = scene.mount();
+    let numbers =
+        |snapshot: &Snapshot, path: &str| snapshot.entries[std::path::Path::new(path)].ino;
+    let before = mount.snapshot();
+    let device = fs::metadata(mount.path("etc/plain")).unwrap().dev();
+    set_mtime(&mount.path("etc/plain"), support::Time { sec: 5, nsec: 5 });
+    fs::write(mount.path("merged/sub/one"), "copied up").unwrap();
+    fs::rename(mount.path("merged/sub/two"), mount.path("moved")).unwrap();
+    for _ in 0..2 {
+        let after = mount.snapshot();
+        for path in ["etc", "etc/plain", "merged", "merged/sub", "merged/sub/one", "links/a"] {
+            assert_eq!(numbers(&before, path), numbers(&after, path), "{path}");
+        }
+        assert_eq!(numbers(&before, "merged/sub/two"), numbers(&after, "moved"));
+        assert_eq!(fs::metadata(mount.path("etc/plain")).unwrap().dev(), device);
+        mount.remount();
+    }
+}
+
+#[test]
+fn listed_and_shown_inode_numbers_and_types_agree() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::from_fixture("rich");
+    let mount = scene.mount();
+    fs::write(mount.path("etc/plain"), "copied up").unwrap();
+    for dir in ["", "etc", "merged", "merged/sub", "links", "hidden"] {
+        for entry in fs::read_dir(mount.path(dir)).unwrap().map(Result::unwrap) {
+            let stat = fs::symlink_metadata(entry.path()).unwrap();
+            assert_eq!(entry.ino(), stat.ino(), "{}", entry.path().display());
+            assert_eq!(entry.file_type().unwrap(), stat.file_type(), "{}", entry.path().display());
+        }
+        let fd = rustix::fs::open(mount.path(dir), OFlags::RDONLY, Mode::empty()).unwrap();
+        let dots: Vec<_> = Dir::new(fd).unwrap().map(Result::unwrap).collect();
+        let of = |name: &str| {
+            dots.iter().find(|e| e.file_name().to_bytes() == name.as_bytes()).unwrap().ino()
+        };
+        assert_eq!(of("."), fs::metadata(mount.path(dir)).unwrap().ino(), "{dir}/.");
+        if !dir.is_empty()
+            && !Driver::kernel_differs("`..` is listed with the number that stat shows")
+        {
+            let parent = mount.path(dir).parent().unwrap().to_owned();
+            assert_eq!(of(".."), fs::metadata(parent).unwrap().ino(), "{dir}/..");
+        }
+    }
+}
+
+#[test]
+fn a_large_directory_is_listed_once_and_whole() {
+    if !ready() {
+        return;
+    }
+    const COUNT: usize = 3000;
+    let scene = Scene::new("[lower]\ndir d\n[lower]\ndir d\n");
+    for n in 0..COUNT {
+        fs::write(scene.lowers[n % 2].join(format!("d/file-with-a-longer-name-{n}")), "").unwrap();
+    }
+    let mount = scene.mount();
+    for n in (0..COUNT).step_by(3) {
+        fs::remove_file(mount.path(format!("d/file-with-a-longer-name-{n}"))).unwrap();
+    }
+    let listed = names(mount.path("d"));
+    assert_eq!(listed.len(), COUNT - COUNT.div_ceil(3));
+    assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len());
+}
+
+#[test]
+fn what_stays_is_listed_once_while_others_come_and_go() {
+    if !ready() {
+        return;
+    }
+    const STAYING: usize = 500;
+    let scene = Scene::new("[lower]\ndir d\n");
+    for n in 0..STAYING {
+        fs::write(scene.lowers[0].join(format!("d/staying{n}")), "").unwrap();
+    }
+    let mount = scene.mount();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for n in 0..50 {
+                    fs::write(mount.path(format!("d/passing{n}")), "").unwrap();
+                    fs::remove_file(mount.path(format!("d/passing{n}"))).unwrap();
+                }
+            }
+        });
+        for _ in 0..20 {
+            let listed = names(mount.path("d"));
+            let staying = listed.iter().filter(|name| name.starts_with("staying")).count();
+            let distinct: BTreeSet<_> = listed.iter().collect();
+            if staying != STAYING || distinct.len() != listed.len() {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                panic!("{staying} of {STAYING}, {} of {} distinct", distinct.len(), listed.len());
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_rewound_directory_shows_the_new_state() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile d/a\nfile d/b\n");
+    let mount = scene.mount();
+    let fd = rustix::fs::open(mount.path("d"), OFlags::RDONLY, Mode::empty()).unwrap();
+    let mut dir = Dir::new(fd).unwrap();
+    assert_eq!(dir.by_ref().count(), 4);
+    fs::write(mount.path("d/c"), "").unwrap();
+    fs::remove_file(mount.path("d/a")).unwrap();
+    dir.rewind();
+    let listed: BTreeSet<Vec<u8>> =
+        dir.map(|e| e.unwrap().file_name().to_bytes().to_vec()).collect();
+    let expected: [&[u8]; 4] = [b".", b"..", b"b", b"c"];
+    assert_eq!(listed, expected.iter().map(|name| name.to_vec()).collect());
+}
+
+#[test]
+fn a_directory_counts_one_link_or_its_subdirectories() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("[lower]\ndir m/a\ndir pure/x\ndir pure/y\n[lower]\ndir m/b\n");
+    let mount = scene.mount();
+    fs::create_dir(mount.path("m/c")).unwrap();
+    for dir in ["", "m", "pure"] {
+        let subdirectories = names(mount.path(dir)).len() as u64;
+        let nlink = fs::metadata(mount.path(dir)).unwrap().nlink();
+        assert!(nlink == 1 || nlink == 2 + subdirectories, "{dir}: {nlink}");
+    }
+}
