@@ -5,9 +5,9 @@ use std::ffi::OsStr;
 use super::whiteout;
 use super::xattrs::{DirMarks, Namespace, dir_marks};
 use crate::error::{Errno, FsResult};
+use crate::sys::AsFd;
 use crate::sys::stat::{Stat, stat_at};
 use crate::sys::xattr::Target;
-use crate::sys::{AsFd, OwnedFd, file};
 
 /// What a layer says about a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Probe {
     Whiteout,
     /// Anything but a directory.
     File(Stat),
-    /// A directory. Its marks are read by [`marks_of`], where there is something to merge with.
+    /// A directory. Its marks are read by [`marks_of_fd`], where there is something to merge with.
     Dir(Stat),
 }
 
@@ -44,15 +44,9 @@ pub fn probe(dir: impl AsFd, name: &OsStr, xattr_whiteouts: bool, last: bool) ->
     }
 }
 
-/// What the directory `dir`/`name` says about merging with the layers below.
-pub fn marks_of(dir: impl AsFd, name: &OsStr, trust: Option<Namespace>) -> FsResult<DirMarks> {
-    let fd: OwnedFd = file::open_path_at(dir, name)?;
-    marks_of_fd(&fd, trust)
-}
-
-/// As [`marks_of`], of an open directory.
+/// What an open directory says about merging with the layers below.
 pub fn marks_of_fd(fd: impl AsFd, trust: Option<Namespace>) -> FsResult<DirMarks> {
-    let mut marks = dir_marks(Target::fd(&fd), trust)?;
+    let mut marks = dir_marks(Target::dir(&fd), trust)?;
     if !marks.opaque && exists(&fd, OsStr::new(whiteout::OPAQUE_FILE))? {
         marks.opaque = true;
     }

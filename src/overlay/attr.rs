@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::copy_up::Data;
 use super::node::Node;
@@ -45,6 +46,7 @@ impl Overlay {
         }
         let state = node.state.lock();
         stat.ino = state.ino;
+        node.mode.store(stat.mode, Ordering::Relaxed);
         if let Some(dir) = &node.dir {
             // The true count of a merged directory would take a walk over all its parts; 1 says
             // "not counted" to those who look (find, and the kernel does the same).
@@ -102,7 +104,7 @@ impl Overlay {
                 node::set_owner(dir, name, uid, gid)?;
             }
             if let Some(mode) = set.mode {
-                node::set_mode(at.path_fd()?, mode)?;
+                node::set_mode_at(dir, name, mode)?;
             }
             if set.atime.is_some() || set.mtime.is_some() {
                 let times = Timestamps {

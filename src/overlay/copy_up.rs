@@ -112,7 +112,7 @@ impl Overlay {
     /// The place of a node that is not copied up; lowers do not change.
     fn lower_place(&self, node: &Node) -> FsResult<At> {
         if let Some(dir) = &node.dir {
-            return Ok(At::Fd(self.dir_fds.get(dir.top()?)?));
+            return Ok(At::Dir(self.dir_fds.get(dir.top()?)?));
         }
         let lower = node.state.lock().lower.clone();
         let (dir, name) = lower.ok_or(Errno::STALE)?;
@@ -177,7 +177,7 @@ impl Overlay {
         let copied = At::Entry(fd, alias.name.clone()).stat()?;
         node.state.lock().index = entry;
         self.settle(node, upper_dir, &alias, &copied, attributes_only)?;
-        self.relist(dir, |listing| {
+        self.relist(&alias.parent, |listing| {
             listing.put(Listed {
                 name: (*alias.name).into(),
                 part: Part::Upper,
@@ -269,6 +269,16 @@ impl Overlay {
         node.in_upper.store(true, Ordering::Release);
         node.data_in_upper.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether a node in the upper came from a lower, so that its number is not the upper's own.
+    pub(super) fn has_origin(&self, node: &Node) -> bool {
+        if node.dir.as_ref().is_some_and(|dir| !dir.lowers.is_empty()) {
+            return true;
+        }
+        let state = node.state.lock();
+        let own = state.keys.last().map(|key| self.inode_numbers.visible(key.dev, key.ino));
+        own.is_some_and(|own| own != state.ino)
     }
 
     /// Marks an upper directory as holding entries with an origin, once.

@@ -154,7 +154,7 @@ impl Overlay {
             below: occupant.below,
             ino: node.state.lock().ino,
         };
-        self.relist(dir, |listing| listing.put(listed));
+        self.relist(&parent, |listing| listing.put(listed));
         Ok((Entry { node: node.id, stat: self.shown(&node, stat)? }, fd.map(Arc::new)))
     }
 
@@ -215,7 +215,7 @@ impl Overlay {
         let upper_dir = dir.upper()?;
         let node = self.nodes.intern(key, |id| {
             let part = LayerDir::child(upper_dir, name, Marks::default());
-            let own = (kind == FileType::Directory).then(|| Directory::new(Some(part), Vec::new()));
+            let own = (kind == FileType::Directory).then(|| Directory::new_empty(part));
             Node::new(id, kind, true, self.upper_state(stat), own)
         })?;
         node.add_name(parent, name);
@@ -276,7 +276,7 @@ fn inherits_acl(known: &mut Option<bool>, dir: &OwnedFd) -> FsResult<bool> {
     if let Some(known) = *known {
         return Ok(known);
     }
-    let inherits = match xattr::get_into(Target::fd(dir), OsStr::new(DEFAULT_ACL), &mut []) {
+    let inherits = match xattr::get_into(Target::dir(dir), OsStr::new(DEFAULT_ACL), &mut []) {
         Ok(_) | Err(Errno::RANGE) => true,
         Err(Errno::NODATA | Errno::OPNOTSUPP) => false,
         Err(errno) => return Err(errno),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::FileType;
 
@@ -11,7 +12,6 @@ use super::node::Node;
 use super::place::At;
 use super::{HandleId, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
-use crate::sys::stat::stat_fd;
 use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, node};
 
 /// The flags with which a file of a layer is opened for a client's flags.
@@ -39,7 +39,7 @@ impl Overlay {
         if truncates && kill_suidgid {
             self.kill_privileges(&file)?;
         }
-        let mode = stat_fd(&file)?.mode;
+        let mode = node.mode.load(Ordering::Relaxed);
         self.handles.insert(node, Arc::new(file), flags, upper, mode)
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::copy_up::{Data, times_of};
 use super::layer_dir::name_of;
-use super::listing::{Listed, Part};
+use super::listing::{Listed, Occupant, Part};
 use super::lookup::Merged;
-use super::node::Node;
+use super::node::{Directory, Node};
 use super::{Name, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::index::{Nlink, entry_name};
@@ -101,11 +101,14 @@ impl Overlay {
             return Ok(());
         }
         let upper = self.upper()?;
-        let held = self.at(node, |at| at.path_fd())?;
         let dir = parent.directory()?;
+        if !self.is_lower_only(dir, name)? {
+            return Ok(());
+        }
+        let held = self.at(node, |at| at.path_fd())?;
         let _names = self.write_names(dir)?;
         let occupant = self.occupant(dir, name)?;
-        if occupant.present != Present::Nothing || !occupant.below {
+        if !is_lower_only(occupant) {
             return Ok(());
         }
         let fd = self.dir_fds.get(dir.upper()?)?;
@@ -121,8 +124,13 @@ impl Overlay {
         let (kind, ino) = (node.kind, node.state.lock().ino);
         let listed =
             Listed { name: (**name).into(), part: Part::Upper, kind: Some(kind), below: true, ino };
-        self.relist(dir, |listing| listing.put(listed));
+        self.relist(parent, |listing| listing.put(listed));
         Ok(())
+    }
+
+    fn is_lower_only(&self, dir: &Directory, name: &Name) -> FsResult<bool> {
+        let _names_stay = dir.state.read();
+        self.occupant(dir, name).map(is_lower_only)
     }
 
     fn link_count_before(&self, node: &Node, held: &OwnedFd) -> FsResult<Option<u32>> {
@@ -187,4 +195,9 @@ impl Overlay {
         self.nodes.drop_keys(node);
         Ok(())
     }
+}
+
+/// Whether a name stands in a lower and not in the upper.
+fn is_lower_only(occupant: Occupant) -> bool {
+    occupant.present == Present::Nothing && occupant.below
 }

@@ -45,7 +45,7 @@ impl Overlay {
             return Err(Errno::EXIST);
         }
         let fd = self.dir_fds.get(dir.upper()?)?;
-        if !file.state.lock().keys.is_empty() {
+        if self.has_origin(&file) {
             self.mark_impure(upper, dir, &fd)?;
         }
         self.redirect_data(upper, &file, &source)?;
@@ -59,7 +59,7 @@ impl Overlay {
             below: occupant.below,
             ino: file.state.lock().ino,
         };
-        self.relist(dir, |listing| listing.put(listed));
+        self.relist(&parent, |listing| listing.put(listed));
         self.nodes.count_lookup(&file);
         Ok(Entry { node: file.id, stat: self.shown(&file, stat)? })
     }

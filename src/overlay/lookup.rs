@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::FileType;
 
 use super::layer_dir::{LayerDir, name_of};
-use super::listing::{Listed, Listing, Occupant, Part};
+use super::listing::{Listed, Occupant, Part};
 use super::node::{Directory, Node, NodeState, RealKey};
 use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
@@ -21,6 +21,7 @@ use crate::layer::upper::Present;
 use crate::layer::xattrs::DirMarks;
 use crate::layer::{LayerIndex, Probe, entry, probe, whiteout};
 use crate::sys::stat::Stat;
+use crate::sys::{OFlags, OwnedFd, file};
 
 /// What was found under a name.
 #[derive(Debug)]
@@ -153,8 +154,7 @@ impl Overlay {
                     return Ok(Some(Merged { place, stat, parts: Vec::new(), data }));
                 }
                 (Probe::Dir(stat), _) => {
-                    let marks = self.marks(part, &fd, name)?;
-                    let child = LayerDir::child(part, name, (&marks).into());
+                    let (child, marks) = self.enter(part, &fd, name)?;
                     add_part(&mut found, part, name, child, stat);
                     if marks.opaque {
                         return Ok(found);
@@ -205,9 +205,9 @@ impl Overlay {
                 Probe::Dir(stat) => stat,
             };
             let name = name_of(component);
-            let marks = self.marks(&at, &fd, &name)?;
+            let (child, marks) = self.enter(&at, &fd, &name)?;
             step.stop |= marks.opaque;
-            at = LayerDir::child(&at, &name, (&marks).into());
+            at = child;
             if let Some(redirect) = marks.redirect {
                 step.redirect(redirect, path.len() - i - 1);
             }
@@ -218,17 +218,23 @@ impl Overlay {
         Ok(step)
     }
 
-    /// The marks of the directory `name` in `parent`; none where nothing lies below its layer.
-    fn marks(
+    /// The directory `name` in `parent` with its marks; none where nothing lies below its layer.
+    /// The descriptor that they are read through is kept: who looks it up goes on into it.
+    fn enter(
         &self,
-        parent: &LayerDir,
-        fd: &crate::sys::OwnedFd,
-        name: &OsStr,
-    ) -> FsResult<DirMarks> {
+        parent: &Arc<LayerDir>,
+        fd: &OwnedFd,
+        name: &Name,
+    ) -> FsResult<(Arc<LayerDir>, DirMarks)> {
         if self.is_bottom(parent.layer) {
-            return Ok(DirMarks::default());
+            let marks = DirMarks::default();
+            return Ok((LayerDir::child(parent, name, (&marks).into()), marks));
         }
-        entry::marks_of(fd, name, self.redirect_trust(parent.layer))
+        let own = file::open_at(fd, name, OFlags::PATH | OFlags::DIRECTORY)?;
+        let marks = entry::marks_of_fd(&own, self.redirect_trust(parent.layer))?;
+        let child = LayerDir::child(parent, name, (&marks).into());
+        self.dir_fds.keep(&child, Arc::new(own));
+        Ok((child, marks))
     }
 
     /// The node of what was found, with one lookup counted.
@@ -411,10 +417,11 @@ impl Overlay {
     /// Builds the listing of a directory once enough names were looked up one by one that
     /// reading it is cheaper.
     fn list_if_worthwhile(&self, dir: &Directory) -> FsResult<()> {
-        const DIRECT: u32 = 3;
         const SMALL: usize = 4096;
-        let many = dir.direct_lookups.load(Ordering::Relaxed) >= DIRECT;
-        if !many || dir.parts().count() < 2 || dir.listing.read().is_some() {
+        // A lookup in one part costs little more than one in memory, if the name exists.
+        let direct = if dir.parts().count() < 2 { 16 } else { 3 };
+        let many = dir.direct_lookups.load(Ordering::Relaxed) >= direct;
+        if !many || dir.listing.read().is_some() {
             return Ok(());
         }
         let mut slot = dir.listing.write();
@@ -426,12 +433,5 @@ impl Overlay {
             }
         }
         Ok(())
-    }
-
-    /// Changes the listing of a directory, where it is kept, after a change on disk.
-    pub(super) fn relist(&self, dir: &Directory, change: impl FnOnce(&mut Listing)) {
-        if let Some(listing) = dir.listing.write().as_mut() {
-            change(listing);
-        }
     }
 }

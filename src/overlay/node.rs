@@ -57,6 +57,10 @@ pub struct Node {
     pub in_upper: AtomicBool,
     /// Set once its data lies in the upper, too; never unset.
     pub data_in_upper: AtomicBool,
+    /// Mode and type as last seen; every change of them passes here.
+    pub mode: AtomicU32,
+    /// It is known to have no xattr that users see.
+    pub no_xattrs: AtomicBool,
     /// What only directories have.
     pub dir: Option<Box<Directory>>,
     /// The node that took over its names, held so that it stays while this one does.
@@ -119,6 +123,13 @@ impl Directory {
         }
     }
 
+    /// One that was just made in the upper: what is in it is known.
+    pub fn new_empty(upper: Arc<LayerDir>) -> Self {
+        let dir = Directory::new(Some(upper), Vec::new());
+        *dir.listing.write() = Some(Listing::default());
+        dir
+    }
+
     /// Its parts, topmost first.
     pub fn parts(&self) -> impl Iterator<Item = &Arc<LayerDir>> {
         self.upper.get().into_iter().chain(self.lowers.iter())
@@ -161,6 +172,8 @@ impl Node {
             state: Mutex::new(state),
             in_upper: AtomicBool::new(in_upper),
             data_in_upper: AtomicBool::new(data_in_upper),
+            mode: AtomicU32::new(0),
+            no_xattrs: AtomicBool::new(false),
             dir: dir.map(Box::new),
             successor: OnceLock::new(),
             lookups: AtomicU64::new(0),

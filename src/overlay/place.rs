@@ -15,6 +15,8 @@ use crate::sys::{OFlags, OwnedFd, file};
 pub(super) enum At {
     /// The file itself, `O_PATH` or better.
     Fd(Arc<OwnedFd>),
+    /// A directory by its own descriptor.
+    Dir(Arc<OwnedFd>),
     /// A name in a directory.
     Entry(Arc<OwnedFd>, Name),
 }
@@ -23,7 +25,7 @@ impl At {
     /// Its attributes in its layer.
     pub(super) fn stat(&self) -> FsResult<Stat> {
         match self {
-            At::Fd(fd) => stat_fd(fd),
+            At::Fd(fd) | At::Dir(fd) => stat_fd(fd),
             At::Entry(dir, name) => stat_at(dir, name),
         }
     }
@@ -32,6 +34,7 @@ impl At {
     pub(super) fn open(&self, flags: OFlags) -> FsResult<OwnedFd> {
         match self {
             At::Fd(fd) => file::reopen(fd, flags),
+            At::Dir(fd) => file::open_at(fd, OsStr::new("."), flags),
             At::Entry(dir, name) => file::open_at(dir, name, flags),
         }
     }
@@ -39,7 +42,7 @@ impl At {
     /// A descriptor that names it.
     pub(super) fn path_fd(&self) -> FsResult<Arc<OwnedFd>> {
         match self {
-            At::Fd(fd) => Ok(fd.clone()),
+            At::Fd(fd) | At::Dir(fd) => Ok(fd.clone()),
             At::Entry(dir, name) => Ok(Arc::new(file::open_path_at(dir, name)?)),
         }
     }
@@ -48,6 +51,7 @@ impl At {
     pub(super) fn dir_and_name(&self) -> (&Arc<OwnedFd>, &OsStr) {
         match self {
             At::Fd(fd) => (fd, OsStr::new("")),
+            At::Dir(fd) => (fd, OsStr::new(".")),
             At::Entry(dir, name) => (dir, name),
         }
     }
@@ -56,6 +60,7 @@ impl At {
     pub(super) fn xattrs(&self) -> Target<'_> {
         match self {
             At::Fd(fd) => Target::fd(fd),
+            At::Dir(fd) => Target::dir(fd),
             At::Entry(dir, name) => Target::at(dir, name),
         }
     }
@@ -92,7 +97,7 @@ impl Overlay {
         }
         if let Some(dir) = &node.dir {
             drop(state);
-            return Ok(Ok(At::Fd(self.dir_fds.get(dir.top()?)?)));
+            return Ok(Ok(At::Dir(self.dir_fds.get(dir.top()?)?)));
         }
         if let Some((dir, name)) = state.lower.clone().filter(|_| !node.is_upper()) {
             drop(state);

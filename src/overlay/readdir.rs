@@ -36,6 +36,9 @@ struct Kept {
 /// Entries that all listings together may have, a very large directory's own aside.
 const ENTRIES: usize = 200_000;
 
+/// The listing of a new directory is counted once it has this many entries.
+const COUNTED_FROM: usize = 64;
+
 impl ListingBudget {
     pub(super) fn new() -> ListingBudget {
         let most = NonZeroUsize::new(65_536).unwrap_or(NonZeroUsize::MIN);
@@ -164,12 +167,31 @@ impl Overlay {
         let entries = slot.as_ref().map_or(0, Listing::len);
         drop(slot);
         drop(state);
+        self.keep_listing(node, entries);
+        Ok(())
+    }
+
+    /// Changes the listing of a directory, where it is kept, after a change on disk.
+    pub(super) fn relist(&self, node: &Arc<Node>, change: impl FnOnce(&mut Listing)) {
+        let Some(dir) = &node.dir else { return };
+        let mut slot = dir.listing.write();
+        let Some(listing) = slot.as_mut() else { return };
+        change(listing);
+        let entries = listing.len();
+        drop(slot);
+        // One that grows is counted again each time it doubled.
+        if entries >= COUNTED_FROM && entries.is_power_of_two() {
+            self.keep_listing(node, entries);
+        }
+    }
+
+    /// Takes note of a listing; others may have to go for it.
+    fn keep_listing(&self, node: &Arc<Node>, entries: usize) {
         for old in self.listings.note(node, entries) {
             if let Some(dir) = &old.dir {
                 *dir.listing.write() = None;
             }
         }
-        Ok(())
     }
 
     /// Reads all parts of a directory and merges them; `None` where there are more than `most`

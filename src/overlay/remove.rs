@@ -13,7 +13,6 @@ use super::node::{Directory, Node};
 use super::{Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::upper::{Present, Upper};
-use crate::sys::stat::stat_fd;
 use crate::sys::{OwnedFd, file};
 
 /// A file one of whose names is about to go.
@@ -30,15 +29,20 @@ impl Overlay {
         let directory = self.nodes.get(parent)?;
         self.upper()?;
         let entry = self.lookup(parent, name)?;
-        let removed = self
-            .nodes
-            .get(entry.node)
-            .and_then(|node| self.unlink_found(&directory, &name_of(name), &node));
+        let removed = self.nodes.get(entry.node).and_then(|node| {
+            self.unlink_found(&directory, &name_of(name), &node, entry.stat.nlink)
+        });
         self.forget(entry.node, 1);
         removed
     }
 
-    fn unlink_found(&self, parent: &Arc<Node>, name: &Name, node: &Arc<Node>) -> FsResult<()> {
+    fn unlink_found(
+        &self,
+        parent: &Arc<Node>,
+        name: &Name,
+        node: &Arc<Node>,
+        nlink: u32,
+    ) -> FsResult<()> {
         if node.dir.is_some() {
             return Err(Errno::ISDIR);
         }
@@ -53,10 +57,10 @@ impl Overlay {
         let occupant = self.occupant(dir, name)?;
         let upper = self.upper()?;
         let fd = self.dir_fds.get(dir.upper()?)?;
-        let victim = self.before_removal(&fd, name, node, occupant)?;
+        let victim = self.before_removal(&fd, name, node, occupant, nlink)?;
         take_away(upper, &fd, name, occupant)?;
         self.after_removal(parent, name, victim)?;
-        self.relist_removed(dir, name, occupant);
+        self.relist_removed(parent, name, occupant);
         Ok(())
     }
 
@@ -96,7 +100,7 @@ impl Overlay {
         child_state.dead = true;
         drop(child_state);
         self.bury_directory(&child, held);
-        self.relist_removed(dir, name, occupant);
+        self.relist_removed(parent, name, occupant);
         Ok(())
     }
 
@@ -131,24 +135,26 @@ impl Overlay {
     }
 
     /// Prepares the removal of a name of a file: an upper inode whose last known name this is
-    /// must be held, or descriptors that are open on it could not be served.
+    /// must be held, or descriptors that are open on it could not be served. `nlink` is the link
+    /// count that the caller's lookup found; the kernel adds no link to an inode meanwhile.
     pub(super) fn before_removal(
         &self,
         dir: &OwnedFd,
         name: &Name,
         node: &Arc<Node>,
         occupant: Occupant,
+        nlink: u32,
     ) -> FsResult<Victim> {
-        let mut last = false;
-        if occupant.present == Present::File {
-            let held = Arc::new(file::open_path_at(dir, name)?);
-            last = stat_fd(&held)?.nlink <= 1;
-            let mut state = node.state.lock();
-            if state.names.len() <= 1 && state.pinned.is_none() && state.index.is_none() {
-                state.pinned = Some(held);
-            }
+        let in_upper = occupant.present == Present::File;
+        let must_hold = |state: &super::node::NodeState| {
+            state.names.len() <= 1 && state.pinned.is_none() && state.index.is_none()
+        };
+        let wanted = in_upper && must_hold(&node.state.lock());
+        if wanted {
+            node.state.lock().pinned = Some(Arc::new(file::open_path_at(dir, name)?));
         }
-        Ok(Victim { node: node.clone(), last })
+        let indexed = node.state.lock().index.is_some();
+        Ok(Victim { node: node.clone(), last: in_upper && !indexed && nlink <= 1 })
     }
 
     /// Takes note that the name of a node is gone.
@@ -180,8 +186,8 @@ impl Overlay {
     }
 
     /// The listing after a name was removed.
-    pub(super) fn relist_removed(&self, dir: &Directory, name: &Name, occupant: Occupant) {
-        self.relist(dir, |listing| {
+    pub(super) fn relist_removed(&self, parent: &Arc<Node>, name: &Name, occupant: Occupant) {
+        self.relist(parent, |listing| {
             if !occupant.below {
                 return listing.remove(name);
             }

@@ -13,7 +13,7 @@ use super::layer_dir::name_of;
 use super::listing::{Listed, Listing, Occupant, Part};
 use super::node::{Directory, Node};
 use super::remove::has_name;
-use super::{Name, NodeId, Overlay};
+use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::redirect::Redirect;
 use crate::layer::upper::{Present, Upper};
@@ -28,6 +28,8 @@ struct End {
     name: Name,
     /// What is there; `None` at a target where nothing is.
     node: Option<Arc<Node>>,
+    /// Its link count.
+    nlink: u32,
 }
 
 /// How the source's name is left.
@@ -65,18 +67,19 @@ impl Overlay {
             return Err(Errno::INVAL);
         }
         self.upper()?;
-        let source = self.look(parent, name)?;
-        let target = match self.look(new_parent, new_name) {
+        let source = self.lookup(parent, name)?;
+        let target = match self.lookup(new_parent, new_name) {
             Err(Errno::NOENT) if !exchange => None,
             Err(errno) => {
-                self.forget(source, 1);
+                self.forget(source.node, 1);
                 return Err(errno);
             }
             Ok(target) => Some(target),
         };
-        let end = |parent, name, node: Option<NodeId>| -> FsResult<End> {
-            let node = node.map(|id| self.nodes.get(id)).transpose()?;
-            Ok(End { parent: self.nodes.get(parent)?, name: name_of(name), node })
+        let end = |parent, name, found: Option<Entry>| -> FsResult<End> {
+            let node = found.map(|entry| self.nodes.get(entry.node)).transpose()?;
+            let nlink = found.map_or(0, |entry| entry.stat.nlink);
+            Ok(End { parent: self.nodes.get(parent)?, name: name_of(name), node, nlink })
         };
         let done = (|| {
             let from = end(parent, name, Some(source))?;
@@ -84,13 +87,9 @@ impl Overlay {
             self.rename_found(&from, &to, exchange, no_replace)
         })();
         for looked in [Some(source), target].into_iter().flatten() {
-            self.forget(looked, 1);
+            self.forget(looked.node, 1);
         }
         done
-    }
-
-    fn look(&self, parent: NodeId, name: &OsStr) -> FsResult<NodeId> {
-        self.lookup(parent, name).map(|entry| entry.node)
     }
 
     fn rename_found(&self, from: &End, to: &End, exchange: bool, no_replace: bool) -> FsResult<()> {
@@ -204,7 +203,7 @@ impl Overlay {
         }
         let victim = match &to.node {
             Some(target) if target.dir.is_none() => {
-                Some(self.before_removal(&to_fd, &to.name, target, met)?)
+                Some(self.before_removal(&to_fd, &to.name, target, met, to.nlink)?)
             }
             _ => None,
         };
@@ -225,8 +224,8 @@ impl Overlay {
         }
         source.remove_name(&from.parent, &from.name);
         source.add_name(&to.parent, &to.name);
-        self.relist_removed(from_dir, &from.name, left);
-        self.relist(to_dir, |listing| put(listing, source, &to.name, met.below));
+        self.relist_removed(&from.parent, &from.name, left);
+        self.relist(&to.parent, |listing| put(listing, source, &to.name, met.below));
         Ok(())
     }
 
@@ -252,8 +251,8 @@ impl Overlay {
         target.remove_name(&to.parent, &to.name);
         source.add_name(&to.parent, &to.name);
         target.add_name(&from.parent, &from.name);
-        self.relist(from_dir, |listing| put(listing, target, &from.name, left.below));
-        self.relist(to_dir, |listing| put(listing, source, &to.name, met.below));
+        self.relist(&from.parent, |listing| put(listing, target, &from.name, left.below));
+        self.relist(&to.parent, |listing| put(listing, source, &to.name, met.below));
         Ok(())
     }
 
@@ -278,7 +277,9 @@ impl Overlay {
         to_fd: &OwnedFd,
         lower_at_target: bool,
     ) -> FsResult<()> {
-        self.mark_impure(upper, to_dir, to_fd)?;
+        if self.has_origin(node) {
+            self.mark_impure(upper, to_dir, to_fd)?;
+        }
         let Some(dir) = &node.dir else { return Ok(()) };
         let own = self.dir_fds.get(dir.upper()?)?;
         if let Some(lower) = dir.lowers.first() {

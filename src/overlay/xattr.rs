@@ -5,11 +5,14 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::XattrFlags;
 
 use super::copy_up::Data;
 use super::create::acl_changed;
+use super::node::Node;
 use super::{NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::xattrs::{escape, unescape};
@@ -24,13 +27,33 @@ impl Overlay {
     /// `ENODATA`, `ERANGE`, `EOPNOTSUPP` as the layer's filesystem gives them.
     pub fn getxattr(&self, node: NodeId, name: &OsStr, buffer: &mut [u8]) -> FsResult<usize> {
         let node = self.nodes.get(node)?;
+        if is_ordinary(name) && self.has_no_xattrs(&node)? {
+            return Err(Errno::NODATA);
+        }
         let kept = escape(name);
         self.at(&node, |at| xattr::get_into(at.xattrs(), &kept, buffer))
+    }
+
+    /// Whether a node has no xattr at all that users see. Asked of the layer until it is so
+    /// once, because the kernel keeps no xattrs and asks for each one of each file anew.
+    fn has_no_xattrs(&self, node: &Arc<Node>) -> FsResult<bool> {
+        if node.no_xattrs.load(Ordering::Acquire) {
+            return Ok(true);
+        }
+        let names = self.at(node, |at| xattr::list(at.xattrs()))?;
+        let none = !names.iter().any(|name| unescape(name).is_some());
+        if none {
+            node.no_xattrs.store(true, Ordering::Release);
+        }
+        Ok(none)
     }
 
     /// The names of all xattrs, each ended by NUL.
     pub fn listxattr(&self, node: NodeId) -> FsResult<Vec<u8>> {
         let node = self.nodes.get(node)?;
+        if node.no_xattrs.load(Ordering::Acquire) {
+            return Ok(Vec::new());
+        }
         let names = self.at(&node, |at| xattr::list(at.xattrs()))?;
         let mut list = Vec::new();
         for name in names.iter().filter_map(|name| unescape(name)) {
@@ -52,6 +75,8 @@ impl Overlay {
         let node = self.nodes.get(node)?;
         let kept = escape(name);
         self.copy_up(&node, Data::Attributes)?;
+        // Before it is set: a reader that asks meanwhile must not learn of none afterwards.
+        node.no_xattrs.store(false, Ordering::Release);
         self.at(&node, |at| {
             xattr::set(at.xattrs(), &kept, value, flags)?;
             let mode = if kill_sgid { at.stat()?.mode } else { 0 };
@@ -74,4 +99,10 @@ impl Overlay {
         acl_changed(&node, name);
         Ok(())
     }
+}
+
+/// Whether a filesystem answers for names of this kind with "not set", if anything.
+fn is_ordinary(name: &OsStr) -> bool {
+    let prefixes = [&b"user."[..], b"security.", b"trusted.", b"system.posix_acl_"];
+    prefixes.iter().any(|prefix| name.as_bytes().starts_with(prefix))
 }

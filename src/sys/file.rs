@@ -54,8 +54,13 @@ pub fn read_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> FsResult<usize>
     let fd = fd.as_fd();
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let wanted = rest.len();
         match rustix::io::pread(fd, rest, offset + done as u64) {
-            Ok(0) => break,
+            // A regular file gives less than was asked for at its end only.
+            Ok(n) if n < wanted => {
+                done += n;
+                break;
+            }
             Ok(n) => done += n,
             Err(Errno::INTR) => {}
             // What was read before an error is given first; the next read meets the error.

@@ -1,12 +1,15 @@
 //! Names in directories: making, linking, renaming and removing them, and their attributes.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+#![expect(unsafe_code, reason = "fchmodat2 has no safe wrapper")]
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, RenameFlags, Timestamps, Uid};
 
-use super::{AsFd, fault, file, stat};
-use crate::error::FsResult;
+use super::file_handle::last_errno;
+use super::{AsFd, AsRawFd, fault, file, stat};
+use crate::error::{Errno, FsResult};
 
 /// Makes the directory `dir`/`name`.
 pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> FsResult<()> {
@@ -45,6 +48,11 @@ pub fn link(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) ->
 /// Gives an open file (one without a name, too) the name `to_dir`/`to`.
 pub fn link_fd(fd: impl AsFd, to_dir: impl AsFd, to: &OsStr) -> FsResult<()> {
     fault::step()?;
+    // Naming the descriptor itself needs CAP_DAC_READ_SEARCH; the procfs name does not.
+    match rustix::fs::linkat(&fd, "", &to_dir, to, AtFlags::EMPTY_PATH) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
     let path = file::proc_path(&fd);
     rustix::fs::linkat(rustix::fs::CWD, path.as_str(), to_dir, to, AtFlags::SYMLINK_FOLLOW)
 }
@@ -95,6 +103,37 @@ pub fn set_mode(fd: impl AsFd, mode: u32) -> FsResult<()> {
 pub fn set_open_mode(fd: impl AsFd, mode: u32) -> FsResult<()> {
     fault::step()?;
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777))
+}
+
+/// fchmodat2(2), the same on every architecture (Linux 6.6).
+const SYS_FCHMODAT2: libc::c_long = 452;
+
+/// Changes the permission bits of `dir`/`name`, which is not followed where it is a symlink; with
+/// an empty name those of `dir`.
+///
+/// # Errors
+/// `EOPNOTSUPP` for a symlink, which has none.
+pub fn set_mode_at(dir: impl AsFd, name: &OsStr, mode: u32) -> FsResult<()> {
+    let path = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+    fault::step()?;
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    let status = unsafe {
+        libc::syscall(
+            SYS_FCHMODAT2,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            mode & 0o7777,
+            libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH,
+        )
+    };
+    if status == 0 {
+        return Ok(());
+    }
+    match last_errno() {
+        Errno::NOSYS if name.is_empty() => set_mode(dir, mode),
+        Errno::NOSYS => set_mode(file::open_path_at(dir, name)?, mode),
+        errno => Err(errno),
+    }
 }
 
 /// Changes access and modification time; a symlink's own. With an empty name those of `dir`.
