@@ -23,7 +23,9 @@ impl Overlay {
     /// The attributes of a node as users see them; through `handle` where one is given.
     pub fn getattr(&self, node: NodeId, handle: Option<HandleId>) -> FsResult<Stat> {
         let node = self.nodes.get(node)?;
-        match handle {
+        // The file of a handle may be a lower one that holds the data alone.
+        let data_alone = node.is_upper() && !node.has_upper_data();
+        match handle.filter(|_| !data_alone) {
             Some(handle) => {
                 let file = self.handle_file(handle)?;
                 self.shown(&node, crate::sys::stat::stat_fd(&file)?)

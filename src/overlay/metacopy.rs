@@ -49,7 +49,8 @@ impl Overlay {
         below: &[&Arc<LayerDir>],
     ) -> FsResult<Option<(Arc<LayerDir>, Name)>> {
         let (dir, name) = place;
-        if !dir.is_impure() || !stat.is_file() || stat.size == 0 || self.is_bottom(dir.layer) {
+        // An empty file may be marked, too: what is written to it must take the mark away.
+        if !dir.is_impure() || !stat.is_file() || self.is_bottom(dir.layer) {
             return Ok(None);
         }
         let fd = self.dir_fds.get(dir)?;
