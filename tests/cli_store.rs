@@ -4,6 +4,7 @@
 
 mod images;
 mod shell;
+mod support;
 
 use std::io::Write;
 use std::path::Path;
@@ -154,7 +155,44 @@ fn the_store_is_where_it_was_asked_for() {
     let empty = shell.command(&["images"]).env("PLYFS_ROOT", "").output().unwrap();
     assert_eq!(empty.status.code(), Some(2));
     // A store of a later version is not touched.
-    std::fs::write(other.join("format"), "2\n").unwrap();
+    std::fs::write(other.join("format"), "3\n").unwrap();
     let refusal = shell.fails(&["--root", other.to_str().unwrap(), "images"]);
-    assert!(refusal.contains("format 2"), "{refusal}");
+    assert!(refusal.contains("format 3"), "{refusal}");
+}
+
+#[test]
+fn what_bzip2_and_xz_wrote_is_read() {
+    let app = image("app:v1", &[&[("a", "1")], &[("b", "2")]]);
+    for tool in ["bzip2", "xz"] {
+        if !support::require(&format!("tool:{tool}")) {
+            continue;
+        }
+        let compress = |bytes: &[u8]| {
+            let mut child = std::process::Command::new(tool)
+                .arg("-c")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child.stdin.take().unwrap().write_all(bytes).unwrap();
+            child.wait_with_output().unwrap().stdout
+        };
+        // Around each layer of a docker-archive and around the whole.
+        let mut files = docker_files(&[app.clone()]);
+        for (name, content) in &mut files {
+            if name.ends_with(".tar") {
+                *content = compress(content);
+            }
+        }
+        let shell = Shell::new();
+        let path = shell.dir.path().join("app.tar");
+        std::fs::write(&path, compress(&images::archive(&files))).unwrap();
+        shell.ok(&["load", "-i", path.to_str().unwrap()]);
+        assert_eq!(shell.ok(&["images", "-q", "--no-trunc"]).trim(), app.id(), "{tool}");
+        // OCI has no media type for it: such a layer is kept uncompressed.
+        for layer in &app.layers {
+            let (name, _) = images::blob(layer);
+            assert!(std::fs::read(shell.dir.path().join("root").join(name)).unwrap() == *layer);
+        }
+    }
 }

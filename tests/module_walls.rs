@@ -26,6 +26,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tar::", &["archive"]),
     ("flate2::", &["archive"]),
     ("zstd::", &["archive"]),
+    ("bzip2::", &["archive"]),
+    ("lzma_rust2::", &["archive"]),
     ("clap::", &["cli", "main.rs", "bin"]),
     ("println!", &["cli", "main.rs", "bin"]),
 ];

@@ -2,12 +2,15 @@
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
-use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
 
 use super::verify::read_error;
 
 /// How bytes are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.
     Plain,
@@ -15,15 +18,37 @@ pub enum Compression {
     Gzip,
     /// Zstandard, of one or more frames.
     Zstd,
-    /// A format that is recognised in order to name it in an error.
-    Unsupported(&'static str),
+    /// bzip2, of one or more streams; only read.
+    Bzip2,
+    /// xz, of one or more streams; only read.
+    Xz,
+}
+
+impl Compression {
+    /// What the media type of a layer that is kept like this ends with.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Compression::Gzip => "+gzip",
+            Compression::Zstd => "+zstd",
+            Compression::Plain | Compression::Bzip2 | Compression::Xz => "",
+        }
+    }
+
+    /// Whether layers are kept like this, because the OCI image-spec has a media type for it.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Compression::Plain | Compression::Gzip | Compression::Zstd)
+    }
 }
 
 /// As many bytes as the longest magic has.
-const MAGIC_MAX: usize = 6;
+pub(super) const MAGIC_MAX: usize = 6;
 
 /// Bytes read from the source at once.
 const BUFFER: usize = 128 << 10;
+
+/// The most KiB that an xz stream may make us hold: as much as `xz -9` needs to decompress, and
+/// some more.
+const XZ_MEMORY_KIB: u32 = 128 << 10;
 
 /// Tells the compression of what starts with `head`.
 pub fn detect(head: &[u8]) -> Compression {
@@ -32,8 +57,8 @@ pub fn detect(head: &[u8]) -> Compression {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
         // A skippable frame, with which seekable zstd variants may start.
         [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
-        [0xfd, b'7', b'z', b'X', b'Z', 0x00, ..] => Compression::Unsupported("xz"),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Compression::Unsupported("bzip2"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0x00, ..] => Compression::Xz,
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Compression::Bzip2,
         _ => Compression::Plain,
     }
 }
@@ -41,7 +66,7 @@ pub fn detect(head: &[u8]) -> Compression {
 /// What `source` holds, uncompressed; `what` names it in errors.
 ///
 /// # Errors
-/// Where its start cannot be read, or is of a format that is not supported.
+/// Where its start cannot be read, or is damaged.
 pub fn decompressed<'a>(
     mut source: impl Read + Send + 'a,
     what: &str,
@@ -53,9 +78,9 @@ pub fn decompressed<'a>(
         Compression::Plain => Box::new(whole),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
         Compression::Zstd => Box::new(zstd_decoder(whole).map_err(|e| read_error(what, &e))?),
-        Compression::Unsupported(name) => {
-            let why = format!("compressed with {name}; supported are gzip and zstd");
-            return Err(Error::invalid(what, why));
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
+        Compression::Xz => {
+            Box::new(lzma_rust2::XzReader::new_mem_limit(whole, true, XZ_MEMORY_KIB))
         }
     })
 }

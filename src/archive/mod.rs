@@ -7,6 +7,7 @@
 //! was what its image promised.
 
 mod attributes;
+pub mod blob;
 pub mod compress;
 mod contained;
 mod docker;
@@ -16,6 +17,7 @@ mod oci;
 pub mod oci_whiteout;
 mod pax;
 mod pipe;
+pub mod save;
 mod sparse;
 mod tar_header;
 mod tar_index;
@@ -27,11 +29,15 @@ pub mod verify;
 
 use std::cell::Cell;
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::image::{DiffId, Digest, ImageConfig, ImageId, Reference, manifest};
+use blob::Blob;
+use compress::Compression;
 use files::{Files, Section};
+use tar_read::Unpacked;
 use verify::Verified;
 
 /// The most bytes of manifests, indexes and configs that one archive may make us read.
@@ -163,32 +169,66 @@ impl Archive {
 }
 
 impl ArchivedLayer {
-    /// Unpacks the layer into the empty directory `into`, and returns the bytes of the files in
-    /// it. Its bytes in the archive and its uncompressed tar are checked against their digests
-    /// on the way.
+    /// Unpacks the layer into the empty directory `into`, and writes it to the empty file `keep`
+    /// as it came, for [`KeptLayer`](blob::KeptLayer); compressed in a way that OCI images do not
+    /// know, it is kept uncompressed. Its bytes in the archive and its uncompressed tar are
+    /// checked against their digests on the way.
     ///
     /// # Errors
     /// Where a digest or size does not match, the tar is malformed or something cannot be
-    /// written; `into` then holds a part and must be thrown away.
-    pub fn unpack(&self, into: &Path) -> Result<u64> {
-        let mut blob = Verified::new(self.section.clone(), self.what.clone(), self.blob);
-        let outcome = self.unpack_plain(&mut blob, into);
+    /// written; `into` and `keep` then hold a part and must be thrown away.
+    pub fn unpack(&self, into: &Path, keep: File) -> Result<(Unpacked, Blob)> {
+        let compression = self.compression()?;
+        let blob = Verified::new(self.section.clone(), self.what.clone(), self.blob);
+        let (mut blob, keep) = match compression.is_kept() {
+            true => (blob.copying(keep), None),
+            false => (blob, Some(keep)),
+        };
+        let outcome = self.unpack_plain(&mut blob, into, keep);
         // A wrong blob explains whatever else went wrong with it.
         blob.finish()?;
-        outcome
+        let (unpacked, plain) = outcome?;
+        let (compression, (digest, size)) = match compression.is_kept() {
+            true => (compression, blob.found().ok_or_else(|| self.unfinished())?),
+            false => (Compression::Plain, plain),
+        };
+        Ok((unpacked, Blob { digest, size, compression, plain_size: plain.1 }))
     }
 
-    fn unpack_plain(&self, blob: &mut Verified<Section>, into: &Path) -> Result<u64> {
+    fn compression(&self) -> Result<Compression> {
+        let mut head = Vec::new();
+        let mut start = self.section.clone().take(compress::MAGIC_MAX as u64);
+        let read = start.read_to_end(&mut head);
+        read.map_err(|error| verify::read_error(&self.what, &error))?;
+        Ok(compress::detect(&head))
+    }
+
+    fn unpack_plain(
+        &self,
+        blob: impl Read + Send,
+        into: &Path,
+        keep: Option<File>,
+    ) -> Result<(Unpacked, (Digest, u64))> {
         let plain = compress::decompressed(blob, &self.what)?;
         let what = format!("{}, uncompressed", self.what);
         pipe::read_ahead(plain, |plain| {
             let mut tar = Verified::diff(plain, what, self.diff_id);
+            if let Some(keep) = keep {
+                tar = tar.copying(keep);
+            }
             let outcome = tar_read::unpack_layer(&mut tar, into, &self.what);
             match (outcome, tar.take_failure()) {
                 (_, Some(failure)) => Err(failure),
                 (Err(error), None) => Err(error),
-                (Ok(unpacked), None) => tar.finish().map(|()| unpacked.bytes),
+                (Ok(unpacked), None) => {
+                    tar.finish()?;
+                    Ok((unpacked, tar.found().ok_or_else(|| self.unfinished())?))
+                }
             }
         })
+    }
+
+    fn unfinished(&self) -> Error {
+        Error::invalid(&self.what, "it was not read to its end")
     }
 }

@@ -22,6 +22,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// Bytes of file content that the archive held.
     pub bytes: u64,
+    /// Whether the archive says what the root is like.
+    pub root: bool,
 }
 
 /// Bytes read and written at once.
@@ -103,6 +105,7 @@ impl Layer<'_> {
             if entry.kind != Kind::Directory {
                 return Err(self.refused(&entry.path, "the root must be a directory"));
             }
+            self.unpacked.root = true;
             return self.directory.root_attributes(attributes);
         };
         let below = contained::parent_meaning(place.parent).map_err(|r| self.refused(&path, r))?;

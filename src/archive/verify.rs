@@ -1,6 +1,7 @@
 //! A reader that checks what passes through it.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 
 use crate::error::{Error, Result};
 use crate::image::digest::Hasher;
@@ -17,6 +18,10 @@ pub struct Verified<R> {
     hasher: Hasher,
     count: u64,
     ended: bool,
+    /// The digest of everything, once the end was reached.
+    found: Option<Digest>,
+    /// Where everything that is read is written to, too.
+    copy: Option<File>,
     /// The first thing that went wrong. Code between here and the caller may turn the
     /// [`io::Error`] into something vaguer; this is the exact one.
     failure: Option<Error>,
@@ -27,7 +32,18 @@ impl<R: Read> Verified<R> {
     pub fn new(inner: R, what: String, promise: Option<(Digest, u64)>) -> Self {
         let (digest, size) = promise.unzip();
         let (hasher, count) = (Hasher::new(), 0);
-        Verified { inner, what, digest, size, hasher, count, ended: false, failure: None }
+        Verified {
+            inner,
+            what,
+            digest,
+            size,
+            hasher,
+            count,
+            ended: false,
+            found: None,
+            copy: None,
+            failure: None,
+        }
     }
 
     /// Expects the digest of an uncompressed layer, whose size nobody states.
@@ -37,18 +53,30 @@ impl<R: Read> Verified<R> {
         verified
     }
 
+    /// Also writes everything that is read to `copy`.
+    pub fn copying(mut self, copy: File) -> Self {
+        self.copy = Some(copy);
+        self
+    }
+
+    /// The digest and size of everything; `None` where the end was not reached.
+    pub fn found(&self) -> Option<(Digest, u64)> {
+        Some((self.found?, self.count))
+    }
+
     /// What went wrong so far, once.
     pub fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
-    /// Reads what is left, where something is to be checked, and gives the verdict.
+    /// Reads what is left, where something is to be checked or copied, and gives the verdict.
     ///
     /// # Errors
     /// [`Error::Mismatch`] where digest or size are wrong; the error of a read that failed.
     pub fn finish(&mut self) -> Result<()> {
         let mut buffer = vec![0; 128 << 10];
-        while self.digest.is_some() && !self.ended && self.failure.is_none() {
+        let wanted = self.digest.is_some() || self.copy.is_some();
+        while wanted && !self.ended && self.failure.is_none() {
             match self.read(&mut buffer) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -71,6 +99,7 @@ impl<R: Read> Verified<R> {
 
     fn check_digest(&mut self) -> Result<()> {
         let found = std::mem::take(&mut self.hasher).finish();
+        self.found = Some(found);
         match self.digest {
             Some(expected) if expected != found => Err(Error::Mismatch {
                 what: self.what.clone(),
@@ -103,7 +132,14 @@ impl<R: Read> Read for Verified<R> {
         };
         self.count += n as u64;
         self.ended = n == 0;
-        self.hasher.update(buffer.get(..n).unwrap_or_default());
+        let part = buffer.get(..n).unwrap_or_default();
+        self.hasher.update(part);
+        if let Some(copy) = &mut self.copy
+            && let Err(error) = copy.write_all(part)
+        {
+            let failure = Error::std_io("keep a copy of", &self.what, &error);
+            return Err(self.fail(failure));
+        }
         self.check_size().map_err(|error| self.fail(error))?;
         if self.ended {
             self.check_digest().map_err(|error| self.fail(error))?;

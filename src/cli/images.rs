@@ -17,7 +17,7 @@ use super::{Context, output};
 /// Load images from an archive
 ///
 /// Reads what docker, podman and skopeo save: docker-archives, OCI archives and OCI layout
-/// directories, plain or compressed with gzip or zstd. Every digest is checked; an archive that
+/// directories, plain or compressed with gzip, zstd, bzip2 or xz. Every digest is checked; an archive that
 /// is not what it claims to be is refused and leaves nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  podman save busybox | plyfs load\n  plyfs load -i busybox.tar")]

@@ -10,6 +10,8 @@ mod images;
 mod layer_list;
 mod mounts;
 mod output;
+mod save;
+mod target;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,6 +40,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Load(images::Load),
+    Save(save::Save),
     Images(images::List),
     Rmi(images::Remove),
     Create(containers::Create),
@@ -89,6 +92,7 @@ pub fn run() -> ExitCode {
     let context = Context { root: cli.root };
     let outcome = match cli.verb {
         Verb::Load(verb) => verb.run(&context),
+        Verb::Save(verb) => verb.run(&context),
         Verb::Images(verb) => verb.run(&context),
         Verb::Rmi(verb) => verb.run(&context),
         Verb::Create(verb) => verb.run(&context),

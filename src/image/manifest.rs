@@ -15,9 +15,20 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation in which containerd and docker put the whole reference.
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The media types that PlyFS writes, those of the OCI image-spec.
+pub mod media_type {
+    /// The manifest of one image.
+    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// A list of manifests.
+    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// An image config.
+    pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// A layer, uncompressed; `+gzip` and `+zstd` follow where it is.
+    pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+}
+
+use media_type::{CONFIG as OCI_CONFIG, INDEX as OCI_INDEX, MANIFEST as OCI_MANIFEST};
+
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::archive::ArchivedImage;
 use crate::error::{Error, Result};
 use crate::image::{ChainId, ImageConfig, ImageId, Reference};
 
@@ -12,6 +11,18 @@ use super::catalog::Catalog;
 use super::lock::Exclusive;
 use super::transaction::Transaction;
 use super::{Store, durable};
+
+/// An image that is to come into the store.
+#[derive(Debug)]
+pub(super) struct NewImage {
+    pub(super) id: ImageId,
+    /// The very bytes of its config.
+    pub(super) config: Vec<u8>,
+    /// Its layers, lowest first.
+    pub(super) layers: Vec<ChainId>,
+    /// The names that it gets.
+    pub(super) references: Vec<Reference>,
+}
 
 /// An image of the store.
 #[derive(Debug, Clone, Serialize)]
@@ -72,7 +83,7 @@ impl Store {
     /// Moves the image into the store, where nothing leads to it yet.
     pub(super) fn publish_image(
         &self,
-        image: &ArchivedImage,
+        image: &NewImage,
         transaction: &Transaction,
         _: &Exclusive,
     ) -> Result<()> {
@@ -82,7 +93,7 @@ impl Store {
         }
         let staged = transaction.path(format!("image-{}", image.id.0.hex()));
         durable::create_dir(&staged, 0o700)?;
-        durable::write_new(&staged.join("config.json"), &image.config_bytes)?;
+        durable::write_new(&staged.join("config.json"), &image.config)?;
         durable::sync_dir(&staged)?;
         durable::rename_new(&staged, &target)
     }

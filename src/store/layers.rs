@@ -4,19 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::XattrFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::archive::ArchivedImage;
+use crate::archive::blob::Blob;
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::image::{ChainId, DiffId};
 use crate::layer::xattrs;
-use crate::sys::xattr::{self, Target};
+use crate::sys::xattr::{self, Target, XattrFlags};
 use crate::sys::{OwnedFd, dir, file, node, stat};
 
 use super::catalog::Catalog;
 use super::lock::Exclusive;
-use super::transaction::Transaction;
 use super::{Store, durable};
 
 /// What a layer is.
@@ -30,11 +28,41 @@ pub(super) struct LayerRecord {
     pub(super) parent: Option<ChainId>,
     /// Bytes of the files in it.
     pub(super) size: u64,
+    /// What it was unpacked from.
+    pub(super) blob: Blob,
+}
+
+/// A layer that a transaction has unpacked.
+#[derive(Debug)]
+pub(super) struct StagedLayer {
+    /// The directory that is to become that of the layer.
+    pub(super) dir: PathBuf,
+    /// The file that is to become its blob.
+    pub(super) blob: PathBuf,
+    pub(super) record: LayerRecord,
 }
 
 /// Layers that a transaction has unpacked.
 #[derive(Debug, Default)]
-pub(super) struct StagedLayers(BTreeMap<ChainId, PathBuf>);
+pub(super) struct StagedLayers(BTreeMap<ChainId, StagedLayer>);
+
+impl StagedLayers {
+    pub(super) fn has(&self, chain: &ChainId) -> bool {
+        self.0.contains_key(chain)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &StagedLayer> {
+        self.0.values()
+    }
+
+    /// Adds a layer that is unpacked in full, and writes its record.
+    pub(super) fn add(&mut self, layer: StagedLayer) -> Result<()> {
+        let record = durable::record_bytes(&layer.record)?;
+        durable::write_new(&layer.dir.join("layer.json"), &record)?;
+        self.0.insert(layer.record.chain_id, layer);
+        Ok(())
+    }
+}
 
 impl Store {
     /// Whether the layer is in the store.
@@ -48,51 +76,28 @@ impl Store {
         record.ok_or_else(|| Error::NotFound { kind: "layer", name: chain.to_string() })
     }
 
-    /// Unpacks the layers of `image` that are neither in the store nor in `staged`.
-    pub(super) fn stage_layers(
-        &self,
-        image: &ArchivedImage,
-        transaction: &Transaction,
-        staged: &mut StagedLayers,
-    ) -> Result<()> {
-        let mut parent = None;
-        for (archived, chain_id) in image.layers.iter().zip(image.config.chain()) {
-            if !staged.0.contains_key(&chain_id) && !self.has_layer(&chain_id) {
-                let dir = transaction.path(format!("layer-{}", chain_id.0.hex()));
-                let below = parent.map(|chain| self.staged_or_stored_tree(staged, &chain));
-                let tree = make_layer_dir(&dir, below.as_deref())?;
-                let size = archived.unpack(&tree)?;
-                let record = LayerRecord { diff_id: archived.diff_id, chain_id, parent, size };
-                durable::write_new(&dir.join("layer.json"), &durable::record_bytes(&record)?)?;
-                staged.0.insert(chain_id, dir);
-            }
-            parent = Some(chain_id);
-        }
-        Ok(())
-    }
-
-    fn staged_or_stored_tree(&self, staged: &StagedLayers, chain: &ChainId) -> PathBuf {
-        let staged = staged.0.get(chain).map(|dir| dir.join("diff"));
+    /// The tree of a layer, wherever it is by now.
+    pub(super) fn staged_or_stored_tree(&self, staged: &StagedLayers, chain: &ChainId) -> PathBuf {
+        let staged = staged.0.get(chain).map(|layer| layer.dir.join("diff"));
         staged.unwrap_or_else(|| self.layout.layer_tree(chain))
     }
 
-    /// Whether every layer of `image` is in the store or staged. Under the lock this stays so;
+    /// Whether every one of `chain` is in the store or staged. Under the lock this stays so;
     /// before it, another command may still remove one.
     pub(super) fn layers_at_hand(
         &self,
-        image: &ArchivedImage,
+        chain: &[ChainId],
         staged: &StagedLayers,
         _: &Exclusive,
     ) -> bool {
-        let mut chain = image.config.chain().into_iter();
-        chain.all(|chain| staged.0.contains_key(&chain) || self.has_layer(&chain))
+        chain.iter().all(|chain| staged.has(chain) || self.has_layer(chain))
     }
 
     /// Moves staged layers into the store, where nothing leads to them yet. One that another
     /// command has brought meanwhile stays in staging, to be removed.
     pub(super) fn publish_layers(&self, staged: &StagedLayers, _: &Exclusive) -> Result<()> {
-        for (chain, dir) in &staged.0 {
-            match durable::rename_new(dir, &self.layout.layer(chain)) {
+        for layer in staged.iter() {
+            match durable::rename_new(&layer.dir, &self.layout.layer(&layer.record.chain_id)) {
                 Ok(()) | Err(Error::Io { source: Errno::EXIST, .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -113,15 +118,11 @@ impl Store {
     }
 }
 
-/// Makes the directory of a layer. A tar that does not speak of the root leaves it as it is
-/// below, so the new tree starts with the root of `below`.
-fn make_layer_dir(dir: &Path, below: Option<&Path>) -> Result<PathBuf> {
+/// Makes the directory of a layer, and in it the one for its tree, which is returned.
+pub(super) fn make_layer_dir(dir: &Path) -> Result<PathBuf> {
     let tree = dir.join("diff");
     durable::create_dir(dir, 0o700)?;
     durable::create_dir(&tree, 0o755)?;
-    if let Some(below) = below {
-        copy_root(below, &tree)?;
-    }
     Ok(tree)
 }
 

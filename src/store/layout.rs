@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::image::{ChainId, ImageId};
+use crate::image::{ChainId, Digest, ImageId};
 
 use super::containers::ContainerId;
 
@@ -15,6 +15,7 @@ use super::containers::ContainerId;
 /// images/ID/config.json       the bytes of an image's config
 /// layers/CHAIN/layer.json     what the layer is
 /// layers/CHAIN/diff/          its tree, in overlayfs's form
+/// blobs/sha256/DIGEST         a layer's archive as it came
 /// containers/ID/container.json
 /// containers/ID/diff/         the writable layer (upperdir)
 /// containers/ID/work/         the workdir
@@ -37,8 +38,15 @@ impl Layout {
     }
 
     /// The directories that every store has.
-    pub(super) fn dirs(&self) -> [PathBuf; 5] {
-        [self.images(), self.layers(), self.containers(), self.staging(), self.empty()]
+    pub(super) fn dirs(&self) -> [PathBuf; 6] {
+        [
+            self.images(),
+            self.layers(),
+            self.blobs(),
+            self.containers(),
+            self.staging(),
+            self.empty(),
+        ]
     }
 
     pub(super) fn format(&self) -> PathBuf {
@@ -87,6 +95,14 @@ impl Layout {
 
     pub(super) fn layer_tree(&self, chain: &ChainId) -> PathBuf {
         self.layer(chain).join("diff")
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
     }
 
     pub(super) fn containers(&self) -> PathBuf {

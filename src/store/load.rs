@@ -9,9 +9,10 @@ use crate::archive::{Archive, ArchivedImage};
 use crate::error::{Error, Result};
 use crate::image::{ImageId, Reference};
 
+use super::Store;
+use super::images::NewImage;
 use super::layers::StagedLayers;
 use super::transaction::Transaction;
-use super::{Store, durable};
 
 /// Where an archive comes from.
 #[derive(Debug)]
@@ -42,51 +43,27 @@ impl Store {
         let transaction = self.begin()?;
         let archive = open(source, &transaction)?;
         let images = archive.images()?;
+        let new: Vec<_> = images.iter().map(new_image).collect();
         let mut staged = StagedLayers::default();
         loop {
-            for image in &images {
-                self.stage_layers(image, &transaction, &mut staged)?;
-            }
-            // Before the lock is taken, because it takes long: what becomes visible must be on
-            // disk in full.
-            durable::sync_filesystem(self.layout.root())?;
-            if self.publish(&images, &staged, &transaction)? {
+            self.unpack(&images, &transaction, &mut staged)?;
+            if self.publish(&new, &staged, &transaction)? {
                 break;
             }
             // An image was removed while we relied on its layers: unpack those after all.
         }
         transaction.end()?;
-        let loaded = |image: ArchivedImage| Loaded { id: image.id, references: image.references };
-        Ok(images.into_iter().map(loaded).collect())
+        let loaded = |image: NewImage| Loaded { id: image.id, references: image.references };
+        Ok(new.into_iter().map(loaded).collect())
     }
+}
 
-    /// Makes everything visible; returns `false`, and changes nothing, where a layer is missing.
-    fn publish(
-        &self,
-        images: &[ArchivedImage],
-        staged: &StagedLayers,
-        transaction: &Transaction,
-    ) -> Result<bool> {
-        let exclusive = self.lock_exclusive()?;
-        if !images.iter().all(|image| self.layers_at_hand(image, staged, &exclusive)) {
-            return Ok(false);
-        }
-        transaction.may_leave_orphans();
-        self.publish_layers(staged, &exclusive)?;
-        let before = self.catalog()?;
-        let mut catalog = before.clone();
-        for image in images {
-            self.publish_image(image, transaction, &exclusive)?;
-            catalog.add(image.id);
-            for reference in &image.references {
-                catalog.name(image.id, reference.clone());
-            }
-        }
-        durable::sync_dir(&self.layout.images())?;
-        if catalog != before {
-            self.commit_catalog(&catalog, transaction, &exclusive)?;
-        }
-        Ok(true)
+fn new_image(image: &ArchivedImage) -> NewImage {
+    NewImage {
+        id: image.id,
+        config: image.config_bytes.clone(),
+        layers: image.config.chain(),
+        references: image.references.clone(),
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! | verb | decided by the rename of |
 //! |---|---|
-//! | load, rmi | the new `catalog.json` over the old one |
+//! | load, commit, import, tag, rmi | the new `catalog.json` over the old one |
 //! | create | the container's directory into `containers/` |
 //! | rm | the container's directory out of `containers/` |
 //!
@@ -21,6 +21,7 @@
 //! A transaction's own lock (never contended), then a container's, then the store's. The lock of
 //! a container is waited for a moment only; nothing waits while it has the store's exclusively.
 
+mod blobs;
 mod catalog;
 mod containers;
 mod create;
@@ -34,10 +35,13 @@ mod load;
 mod lock;
 mod mount;
 mod names;
+mod publish;
 mod remove_container;
 mod remove_image;
+mod save;
 mod transaction;
 mod umount;
+mod unpack;
 
 use std::path::{Path, PathBuf};
 
@@ -48,11 +52,12 @@ pub use diff::ChangeRule;
 pub use images::Image;
 pub use load::{Loaded, Source};
 pub use remove_image::Removed;
+pub use save::ArchiveForm;
 
 use layout::Layout;
 
 /// The version of the format on disk that this program reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A store: one directory with images, layers and containers.
 #[derive(Debug)]
@@ -95,6 +100,10 @@ impl Store {
             Some(newer) if newer > FORMAT => Err(Error::invalid(
                 path.display().to_string(),
                 format!("format {newer}, this version of plyfs knows {FORMAT}; use a newer one"),
+            )),
+            Some(older @ 1..) => Err(Error::invalid(
+                path.display().to_string(),
+                format!("format {older}, from before layers were kept for save: load anew"),
             )),
             _ => Err(Error::invalid(path.display().to_string(), "not a store's format number")),
         }

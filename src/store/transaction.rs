@@ -119,13 +119,19 @@ impl Store {
         Ok(dead)
     }
 
-    /// Takes layers and images out of sight that neither the catalog nor a container leads to.
+    /// Takes layers, their blobs and images out of sight that neither the catalog nor a container leads to.
     pub(super) fn bury_orphans(&self, into: &Transaction, exclusive: &Exclusive) -> Result<()> {
         let catalog = self.catalog()?;
         let layers = self.live_layers(&catalog)?;
         let images = catalog.ids().map(|id| self.layout.image(id)).collect::<Vec<_>>();
+        let blobs = self.live_blobs(&layers)?;
         let layers = layers.iter().map(|chain| self.layout.layer(chain)).collect::<Vec<_>>();
-        for (dir, live) in [(self.layout.images(), images), (self.layout.layers(), layers)] {
+        let kinds = [
+            (self.layout.images(), images),
+            (self.layout.layers(), layers),
+            (self.layout.blobs(), blobs),
+        ];
+        for (dir, live) in kinds {
             let live: std::collections::HashSet<_> = live.into_iter().collect();
             for path in entries(&dir)?.into_iter().filter(|path| !live.contains(path)) {
                 into.bury(&path, exclusive)?;

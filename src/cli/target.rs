@@ -1,0 +1,88 @@
+//! Where an archive goes: standard output, or a file or directory that appears when complete.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Errno, Error, Result, errno_of};
+
+use super::output;
+
+/// Has `write` write to the file that the user gave, or to standard output where there is none
+/// or it is `-`.
+pub(super) fn write(
+    path: Option<&Path>,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    match path {
+        Some(path) if path.as_os_str() != "-" => to_file(path, write),
+        _ => {
+            output::check_not_terminal()?;
+            let out = io::stdout().lock();
+            buffered(out, Path::new("standard output"), write)
+        }
+    }
+}
+
+/// Has `write` fill the directory at `path`, which appears only when it is complete; there must
+/// be nothing, or an empty directory.
+pub(super) fn directory(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let failed = |error: &io::Error| Error::std_io("create directory", path, error);
+    let first = match fs::read_dir(path) {
+        Ok(mut entries) => entries.next(),
+        Err(error) if errno_of(&error) == Errno::NOENT => None,
+        Err(error) => return Err(failed(&error)),
+    };
+    if first.is_some() {
+        return Err(Error::io("write to", path, Errno::NOTEMPTY));
+    }
+    let part = part_beside(path);
+    fs::create_dir(&part).map_err(|error| failed(&error))?;
+    let outcome =
+        write(&part).and_then(|()| fs::rename(&part, path).map_err(|error| failed(&error)));
+    if outcome.is_err()
+        && let Err(error) = fs::remove_dir_all(&part)
+    {
+        tracing::warn!(%error, part = %part.display(), "an incomplete directory is left");
+    }
+    outcome
+}
+
+/// A name beside `path` for what is not complete yet.
+fn part_beside(path: &Path) -> PathBuf {
+    let mut part = path.components().as_path().as_os_str().to_owned();
+    part.push(format!(".{}.part", std::process::id()));
+    PathBuf::from(part)
+}
+
+/// Has `write` fill the file at `path`, which appears only when it is complete. What is not a
+/// regular file, such as a pipe, is written directly.
+fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let failed = |error: &io::Error| Error::std_io("write", path, error);
+    if path.exists() && !path.is_file() {
+        let file = File::options().write(true).open(path).map_err(|error| failed(&error))?;
+        return buffered(file, path, write);
+    }
+    // A symlink stays and what it leads to is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let part = part_beside(path);
+    let file = File::create_new(&part).map_err(|error| failed(&error))?;
+    let outcome = buffered(file, path, write)
+        .and_then(|()| fs::rename(&part, path).map_err(|error| failed(&error)));
+    if outcome.is_err()
+        && let Err(error) = fs::remove_file(&part)
+    {
+        tracing::warn!(%error, part = %part.display(), "an incomplete file is left");
+    }
+    outcome
+}
+
+fn buffered(
+    out: impl Write,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, out);
+    write(&mut out)?;
+    out.flush().map_err(|error| Error::std_io("write", path, &error))
+}
