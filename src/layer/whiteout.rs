@@ -87,7 +87,7 @@ pub fn may_be_whiteout(kind: FileType, xattr_whiteouts: bool) -> bool {
 /// [`Style::File`] the caller passes the plain name; the file gets its prefix here.
 pub fn make(dir: impl AsFd, name: &OsStr, style: Style, namespace: Namespace) -> FsResult<()> {
     match style {
-        Style::Device => node::make_node(dir, name, libc::S_IFCHR, 0),
+        Style::Device => node::make_node(dir, name, FileType::CharacterDevice.as_raw_mode(), 0),
         Style::Xattr => {
             let fd = file::create_at(&dir, name, OFlags::WRONLY, 0o000)?;
             namespace.set(Target::fd(&fd), Mark::Whiteout, b"y")

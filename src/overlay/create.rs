@@ -294,7 +294,7 @@ fn make_at(dir: &OwnedFd, name: &OsStr, what: What<'_>, mode: u32) -> FsResult<O
         What::Dir => node::make_dir(dir, name, mode).map(|()| None),
         What::Symlink(target) => node::make_symlink(dir, name, target).map(|()| None),
         What::Node { mode: kind, rdev } => {
-            node::make_node(dir, name, (kind & libc::S_IFMT) | mode, rdev).map(|()| None)
+            node::make_node(dir, name, (kind & !0o7777) | mode, rdev).map(|()| None)
         }
     }
 }

@@ -151,8 +151,8 @@ impl Overlay {
     /// `SEEK_DATA` and `SEEK_HOLE`; the others need no filesystem.
     pub fn lseek(&self, handle: HandleId, offset: u64, whence: u32) -> FsResult<u64> {
         let data = match i32::try_from(whence) {
-            Ok(libc::SEEK_DATA) => true,
-            Ok(libc::SEEK_HOLE) => false,
+            Ok(file::SEEK_DATA) => true,
+            Ok(file::SEEK_HOLE) => false,
             _ => return Err(Errno::INVAL),
         };
         file::seek_sparse(self.handle_file(handle)?, offset, data)

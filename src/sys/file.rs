@@ -115,6 +115,12 @@ pub fn allocate(fd: impl AsFd, mode: FallocateFlags, offset: u64, length: u64) -
     rustix::fs::fallocate(fd, mode, offset, length)
 }
 
+/// `whence` of lseek(2): the next data.
+pub const SEEK_DATA: i32 = libc::SEEK_DATA;
+
+/// `whence` of lseek(2): the next hole.
+pub const SEEK_HOLE: i32 = libc::SEEK_HOLE;
+
 /// The next data (`data`) or hole from `offset` on.
 ///
 /// # Errors
