@@ -62,7 +62,8 @@ fn oci_forms_hold_the_layers_as_they_came() {
     ] {
         let shell = Shell::new();
         let path = shell.dir.path().join("app.tar");
-        fs::write(&path, images::archive(&oci_files(&[app.clone()], compress))).unwrap();
+        fs::write(&path, images::archive(&oci_files(std::slice::from_ref(&app), compress)))
+            .unwrap();
         shell.ok(&["load", "-i", text(&path)]);
         let dir = saved(&shell, "oci-dir", &["app:v1"]);
         let json = |name: &str| -> Value {

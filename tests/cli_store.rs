@@ -178,7 +178,7 @@ fn what_bzip2_and_xz_wrote_is_read() {
             child.wait_with_output().unwrap().stdout
         };
         // Around each layer of a docker-archive and around the whole.
-        let mut files = docker_files(&[app.clone()]);
+        let mut files = docker_files(std::slice::from_ref(&app));
         for (name, content) in &mut files {
             if name.ends_with(".tar") {
                 *content = compress(content);
