@@ -178,11 +178,12 @@ impl Overlay {
         node.state.lock().index = entry;
         self.settle(node, upper_dir, &alias, &copied, attributes_only)?;
         self.relist(&alias.parent, |listing| {
-            listing.put(Listed {
+            listing.put_copied_up(Listed {
                 name: (*alias.name).into(),
                 part: Part::Upper,
                 kind: Some(stat.file_type()),
                 below: true,
+                lowers: Vec::new(),
                 ino: node.state.lock().ino,
             });
         });

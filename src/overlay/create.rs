@@ -152,6 +152,7 @@ impl Overlay {
             part: Part::Upper,
             kind: Some(stat.file_type()),
             below: occupant.below,
+            lowers: Vec::new(),
             ino: node.state.lock().ino,
         };
         self.relist(&parent, |listing| listing.put(listed));

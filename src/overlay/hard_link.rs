@@ -122,8 +122,14 @@ impl Overlay {
         }
         node::set_times(&fd, OsStr::new(""), &times_of(&before))?;
         let (kind, ino) = (node.kind, node.state.lock().ino);
-        let listed =
-            Listed { name: (**name).into(), part: Part::Upper, kind: Some(kind), below: true, ino };
+        let listed = Listed {
+            name: (**name).into(),
+            part: Part::Upper,
+            kind: Some(kind),
+            below: true,
+            lowers: Vec::new(),
+            ino,
+        };
         self.relist(parent, |listing| listing.put(listed));
         Ok(())
     }

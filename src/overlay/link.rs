@@ -57,6 +57,7 @@ impl Overlay {
             part: Part::Upper,
             kind: Some(stat.file_type()),
             below: occupant.below,
+            lowers: Vec::new(),
             ino: file.state.lock().ino,
         };
         self.relist(&parent, |listing| listing.put(listed));

@@ -38,6 +38,8 @@ pub struct Listed {
     pub kind: Option<FileType>,
     /// Whether a lower entry would show if the topmost one were gone.
     pub below: bool,
+    /// For a directory: the numbers of the lowers below `part` that have directories to merge.
+    pub lowers: Vec<u16>,
     /// The inode number that users see.
     pub ino: u64,
 }
@@ -132,23 +134,53 @@ impl Listing {
 
     /// Takes note that a lower layer has an entry (or a whiteout) for a name that a layer above
     /// already decided, or adds it. Layers are given topmost first.
-    pub fn put_below(&mut self, entry: Listed, decided: &mut HashSet<u64>) {
+    pub fn put_below(&mut self, entry: Listed, ended: &mut HashSet<u64>) {
         let (cookie, found) = self.place(&entry.name);
         if !found {
             self.entries.insert(cookie, entry);
-        } else if let Some(top) = self.entries.get_mut(&cookie)
-            && top.part != entry.part
-            // Only the next layer that has the name counts: a whiteout there hides all below it.
-            && decided.insert(cookie)
-        {
-            top.below = entry.kind.is_some();
-        } else if let Some(top) = self.entries.get_mut(&cookie)
-            && top.part == entry.part
-            && top.kind.is_none()
-        {
-            // A `.wh.` file beside the entry it is named for hides only what lies below.
-            *top = entry;
+            return;
         }
+        let Some(top) = self.entries.get_mut(&cookie) else { return };
+        if top.part == entry.part {
+            // A `.wh.` file beside the entry it is named for hides only what lies below.
+            if top.kind.is_none() {
+                *top = entry;
+            } else if entry.kind.is_none() {
+                ended.insert(cookie);
+            }
+            return;
+        }
+        if ended.contains(&cookie) {
+            return;
+        }
+        let first_below = top.lowers.is_empty();
+        if first_below {
+            top.below = entry.kind.is_some();
+        }
+        match (top.kind, entry.kind, entry.part) {
+            (Some(FileType::Directory), Some(FileType::Directory), Part::Lower(number)) => {
+                top.lowers.push(number);
+            }
+            // Anything else ends the name: what lies further below never shows.
+            _ => {
+                ended.insert(cookie);
+            }
+        }
+    }
+
+    /// Takes note that the directory `name` was copied up: what it was in the lowers it merges
+    /// with now.
+    pub fn put_copied_up(&mut self, mut entry: Listed) {
+        if let Some(old) = self.get(&entry.name)
+            && entry.kind == Some(FileType::Directory)
+        {
+            let was = match old.part {
+                Part::Lower(number) => Some(number),
+                Part::Upper => None,
+            };
+            entry.lowers = was.into_iter().chain(old.lowers.iter().copied()).collect();
+        }
+        self.put(entry);
     }
 
     /// Removes the entry of a name.
@@ -197,7 +229,14 @@ mod tests {
     use super::*;
 
     fn listed(name: &str, part: Part, kind: Option<FileType>) -> Listed {
-        Listed { name: OsStr::new(name).into(), part, kind, below: false, ino: 1 }
+        Listed {
+            name: OsStr::new(name).into(),
+            part,
+            kind,
+            below: false,
+            lowers: Vec::new(),
+            ino: 1,
+        }
     }
 
     #[test]

@@ -118,32 +118,33 @@ impl Overlay {
         let listing = dir.listing.read();
         let Some(listing) = listing.as_ref() else {
             dir.direct_lookups.fetch_add(1, Ordering::Relaxed);
-            return self.merge(&parts, name, true);
+            return self.merge(&parts, name, None);
         };
         let Some(listed) = listing.get(name).filter(|listed| listed.kind.is_some()) else {
             return Ok(None);
         };
-        let first = first_part(dir, listed.part);
-        self.merge(parts.get(first..).unwrap_or_default(), name, listed.below)
+        let known = part_numbers(dir, listed);
+        self.merge(&parts, name, Some(&known))
     }
 
-    /// The merge rule. `below` is false where it is known that no layer but the first of
-    /// `parts` has the name.
+    /// The merge rule. `known` are the positions in `parts` that have the name, where a listing
+    /// told so: the others, and whiteouts, need not be asked.
     pub(super) fn merge(
         &self,
         parts: &[&Arc<LayerDir>],
         name: &Name,
-        below: bool,
+        known: Option<&[usize]>,
     ) -> FsResult<Option<Merged>> {
         let mut search = Search::Here(name.clone());
         let mut found: Option<Merged> = None;
+        let mut redirected = false;
         for (i, part) in parts.iter().enumerate() {
             let Search::Here(name) = &search else { break };
-            if found.is_some() && !below && **name == *parts_name(&found, name) {
-                break;
+            if known.is_some_and(|known| !redirected && !known.contains(&i)) {
+                continue;
             }
             let fd = self.dir_fds.get(part)?;
-            let last = i + 1 == parts.len();
+            let last = i + 1 == parts.len() || (known.is_some() && !redirected);
             match (probe(&fd, name, part.xattr_whiteouts, last)?, &mut found) {
                 (Probe::Absent, _) => {}
                 (Probe::Whiteout, _) | (Probe::File(_), Some(_)) => return Ok(found),
@@ -159,6 +160,7 @@ impl Overlay {
                     if marks.opaque {
                         return Ok(found);
                     }
+                    redirected |= marks.redirect.is_some();
                     search = search.redirected(marks.redirect);
                 }
             }
@@ -356,10 +358,6 @@ impl Step {
     }
 }
 
-fn parts_name<'a>(found: &'a Option<Merged>, name: &'a Name) -> &'a OsStr {
-    found.as_ref().map_or(name, |merged| &merged.place.1)
-}
-
 fn add_part(
     found: &mut Option<Merged>,
     parent: &Arc<LayerDir>,
@@ -405,12 +403,15 @@ fn new_node(
     Node::new(id, kind, is_upper, state, dir)
 }
 
-/// The position of `part` among the directory's parts.
-fn first_part(dir: &Directory, part: Part) -> usize {
-    match part {
+/// The positions among the directory's parts that have what is listed.
+fn part_numbers(dir: &Directory, listed: &Listed) -> Vec<usize> {
+    let uppers = usize::from(dir.upper.get().is_some());
+    let first = match listed.part {
         Part::Upper => 0,
-        Part::Lower(i) => usize::from(i) + usize::from(dir.upper.get().is_some()),
-    }
+        Part::Lower(number) => usize::from(number) + uppers,
+    };
+    let rest = listed.lowers.iter().map(|number| usize::from(*number) + uppers);
+    std::iter::once(first).chain(rest).collect()
 }
 
 impl Overlay {
@@ -418,9 +419,14 @@ impl Overlay {
     /// reading it is cheaper.
     fn list_if_worthwhile(&self, dir: &Directory) -> FsResult<()> {
         const SMALL: usize = 4096;
-        // A lookup in one part costs little more than one in memory, if the name exists.
-        let direct = if dir.parts().count() < 2 { 16 } else { 3 };
-        let many = dir.direct_lookups.load(Ordering::Relaxed) >= direct;
+        // A lookup in one part costs little more than one in memory, if the name exists; in many
+        // it costs as much as reading them.
+        let direct = match dir.parts().count() {
+            ..2 => 16,
+            2..5 => 3,
+            _ => 1,
+        };
+        let many = dir.direct_lookups.load(Ordering::Relaxed) + 1 >= direct;
         if !many || dir.listing.read().is_some() {
             return Ok(());
         }

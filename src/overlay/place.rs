@@ -80,7 +80,8 @@ impl Overlay {
                 Err(alias) => alias,
             };
             let dir = alias.parent.directory()?;
-            let _names_stay = dir.state.read();
+            // A lookup may hold the lock for reading already.
+            let _names_stay = dir.state.read_recursive();
             if !has_name(node, &alias) {
                 continue;
             }

@@ -231,7 +231,8 @@ impl Overlay {
         raw: RawEntry<'_>,
     ) -> FsResult<Option<Listed>> {
         let listed = |name: &OsStr, kind, ino| {
-            Some(Listed { name: name.into(), part: number, kind, below: false, ino })
+            let (name, lowers) = (name.into(), Vec::new());
+            Some(Listed { name, part: number, kind, below: false, lowers, ino })
         };
         if whiteout::is_reserved_name(raw.name) {
             return Ok(whiteout::hidden_name(raw.name).and_then(|name| listed(name, None, 0)));
@@ -273,7 +274,7 @@ impl Overlay {
     fn ino_by_rule(&self, dir: &Directory, name: &OsStr, fd: &OwnedFd) -> FsResult<u64> {
         let name = super::layer_dir::name_of(name);
         let parts: Vec<&Arc<LayerDir>> = dir.parts().collect();
-        match self.merge(&parts, &name, true)? {
+        match self.merge(&parts, &name, None)? {
             Some(merged) => self.ino_of(dir, &merged),
             None => stat_at(fd, &name).map(|stat| stat.ino),
         }

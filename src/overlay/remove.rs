@@ -196,6 +196,7 @@ impl Overlay {
                 part: Part::Upper,
                 kind: None,
                 below: true,
+                lowers: Vec::new(),
                 ino: 0,
             });
         });

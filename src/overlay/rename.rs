@@ -437,6 +437,7 @@ fn put(listing: &mut Listing, node: &Node, name: &Name, below: bool) {
         part: Part::Upper,
         kind: Some(node.kind),
         below,
+        lowers: Vec::new(),
         ino: node.state.lock().ino,
     });
 }
