@@ -11,7 +11,7 @@ use std::process::Command;
 
 use images::{Scratch, docker_files, image};
 use plyfs::error::Errno;
-use plyfs::store::{Source, Store};
+use plyfs::store::{CommitOptions, Source, Store};
 use plyfs::sys::fault::{self, Action};
 
 const BASE: images::Files<'_> = &[("base", "shared"), ("dir/file", "x")];
@@ -31,7 +31,8 @@ fn prepared() -> Scratch {
     let scratch = Scratch::new();
     scratch.load_image(&image("old", &[BASE, &[("old", "1")]]));
     scratch.load_image(&image("spare", &[BASE, &[("spare", "2")]]));
-    scratch.store.create("old", Some("box")).unwrap();
+    let container = scratch.store.create("old", Some("box")).unwrap();
+    std::fs::write(scratch.store.upper(&container).join("written"), "x").unwrap();
     let new = image("spare", &[BASE, &[("new", "3")]]);
     std::fs::write(archive(&scratch), images::archive(&docker_files(&[new]))).unwrap();
     scratch
@@ -41,10 +42,16 @@ fn archive(scratch: &Scratch) -> std::path::PathBuf {
     scratch.dir.path().join("new.tar")
 }
 
+fn committed() -> CommitOptions {
+    let reference = Some(plyfs::image::Reference::parse("spare").unwrap());
+    CommitOptions { reference, timestamp: Some(0), ..CommitOptions::default() }
+}
+
 fn run(verb: &str, store: &Store, archive: &Path) -> plyfs::error::Result<()> {
     match verb {
         "load" => store.load(Source::Path(archive)).map(drop),
         "create" => store.create("spare", Some("made")).map(drop),
+        "commit" => store.commit("box", &committed()).map(drop),
         "rm" => store.remove_container("box").map(drop),
         "rmi" => store.remove_image("spare", false).map(drop),
         _ => panic!("no such verb: {verb}"),
@@ -96,6 +103,17 @@ fn assert_swept(scratch: &Scratch) {
     assert_eq!(scratch.list("layers"), layers.into_iter().collect::<Vec<_>>());
     let ids: BTreeSet<_> = images.iter().map(|image| hex(image.id.0)).collect();
     assert_eq!(scratch.list("images"), ids.into_iter().collect::<Vec<_>>());
+    let blobs: BTreeSet<_> = images
+        .iter()
+        .flat_map(|image| &image.layers)
+        .map(|chain| {
+            let record = scratch.store.root().join("layers").join(hex(chain.0)).join("layer.json");
+            let record = std::fs::read(record).unwrap();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+            record["blob"]["digest"].as_str().unwrap().replace("sha256:", "")
+        })
+        .collect();
+    assert_eq!(scratch.list("blobs/sha256"), blobs.into_iter().collect::<Vec<_>>());
     assert!(scratch.list("staging").is_empty());
 }
 
@@ -145,6 +163,16 @@ fn create_stopped_at_every_step() {
 #[test]
 fn create_failing_in_every_step() {
     at_every_step("create", "fail");
+}
+
+#[test]
+fn commit_stopped_at_every_step() {
+    at_every_step("commit", "stop");
+}
+
+#[test]
+fn commit_failing_in_every_step() {
+    at_every_step("commit", "fail");
 }
 
 #[test]

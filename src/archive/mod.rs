@@ -37,6 +37,8 @@ use crate::image::{DiffId, Digest, ImageConfig, ImageId, Reference, manifest};
 use blob::Blob;
 use compress::Compression;
 use files::{Files, Section};
+pub use tar_sink::source_date_epoch;
+
 use tar_read::Unpacked;
 use verify::Verified;
 

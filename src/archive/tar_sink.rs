@@ -59,8 +59,12 @@ impl<'a> TarSink<'a> {
     /// Writes to `out`; times after `SOURCE_DATE_EPOCH`, where the environment has it, become
     /// that time.
     pub(crate) fn new(out: &'a mut dyn Write) -> Result<Self> {
-        let out = BufWriter::with_capacity(BUFFER, out);
-        Ok(TarSink { out, latest: source_date_epoch()?, padding: 0 })
+        Ok(TarSink::until(out, source_date_epoch()?))
+    }
+
+    /// Writes to `out`; times after `latest` become that time.
+    pub(crate) fn until(out: &'a mut dyn Write, latest: Option<Time>) -> Self {
+        TarSink { out: BufWriter::with_capacity(BUFFER, out), latest, padding: 0 }
     }
 
     /// Begins an entry; `head.size` bytes of data must follow.
@@ -116,7 +120,11 @@ fn not_written(error: &std::io::Error) -> Error {
     Error::std_io("write", "the archive", error)
 }
 
-fn source_date_epoch() -> Result<Option<Time>> {
+/// The time in `SOURCE_DATE_EPOCH`, where the environment has it.
+///
+/// # Errors
+/// Where it is not a number of seconds.
+pub fn source_date_epoch() -> Result<Option<Time>> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     let Some(value) = std::env::var_os(NAME).filter(|value| !value.is_empty()) else {
         return Ok(None);

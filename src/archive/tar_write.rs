@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::oci_whiteout::whiteout_of;
-use super::tar_sink::{Head, TarSink, carries_xattr};
+use super::tar_sink::{Head, TarSink, carries_xattr, source_date_epoch};
 use super::tar_stream::Kind;
 use crate::changeset::tree::{Directory, File, Node};
 use crate::changeset::{Change, ChangeKind, FileKind, Tree, changes_to_carry};
@@ -31,7 +31,7 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// Names the layer or file that cannot be read; a failed write.
 pub fn export(layers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
     let tree = Tree::open(layers)?;
-    let mut export = Archiver::new(out, layers.first())?;
+    let mut export = Archiver::new(out, layers.first(), source_date_epoch()?);
     export.tree(&tree)?;
     export.sink.finish()
 }
@@ -44,13 +44,41 @@ pub fn export(layers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
 /// As [`export`].
 pub fn layer_tar(upper: &Path, lowers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
     let changes = changes_to_carry(lowers, upper)?;
+    changes_tar(&changes, upper, lowers, source_date_epoch()?, out)
+}
+
+/// As [`layer_tar`], of `changes` that were found already; times after `latest` become that
+/// time.
+///
+/// # Errors
+/// As [`export`].
+pub fn changes_tar(
+    changes: &[Change],
+    upper: &Path,
+    lowers: &[PathBuf],
+    latest: Option<Time>,
+    out: &mut dyn Write,
+) -> Result<()> {
     let tree = Tree::open_with_upper(lowers, upper)?;
-    let mut archiver = Archiver::new(out, Some(&upper.to_path_buf()))?;
+    let mut archiver = Archiver::new(out, Some(&upper.to_path_buf()), latest);
     archiver.root(&tree)?;
     let mut cursor = Cursor { tree: &tree, above: Vec::new() };
-    for change in &changes {
+    for change in changes {
         archiver.change(&mut cursor, change)?;
     }
+    archiver.sink.finish()
+}
+
+/// Writes the merged tree of `layers` (topmost first) to `out` as one layer archive: as
+/// [`export`], with the root; times after `latest` become that time.
+///
+/// # Errors
+/// As [`export`].
+pub fn squashed_tar(layers: &[PathBuf], latest: Option<Time>, out: &mut dyn Write) -> Result<()> {
+    let tree = Tree::open(layers)?;
+    let mut archiver = Archiver::new(out, layers.first(), latest);
+    archiver.root(&tree)?;
+    archiver.tree(&tree)?;
     archiver.sink.finish()
 }
 
@@ -75,14 +103,14 @@ struct Level {
 }
 
 impl<'a> Archiver<'a> {
-    fn new(out: &'a mut dyn Write, layer: Option<&PathBuf>) -> Result<Self> {
-        Ok(Archiver {
-            sink: TarSink::new(out)?,
+    fn new(out: &'a mut dyn Write, layer: Option<&PathBuf>, latest: Option<Time>) -> Self {
+        Archiver {
+            sink: TarSink::until(out, latest),
             layer: layer.cloned().unwrap_or_default(),
             path: Vec::new(),
             first_names: HashMap::new(),
             buffer: vec![0; BUFFER],
-        })
+        }
     }
 
     fn failed(&self, action: &'static str, errno: Errno) -> Error {

@@ -35,6 +35,22 @@ pub fn changes_to_carry(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>>
     diff_by(lowers, upper, &Carried)
 }
 
+/// Whether the upper's root differs from the one below it, which [`diff`] never lists: in mode,
+/// owner or xattrs. Its times are no change: they are those of whatever was made in it.
+///
+/// # Errors
+/// As [`diff`].
+pub fn root_changed(lowers: &[PathBuf], upper: &Path) -> Result<bool> {
+    let tree = Tree::open_with_upper(lowers, upper)?;
+    let Some(old) = tree.root_below_top() else { return Ok(true) };
+    let differs = || -> FsResult<bool> {
+        let (before, after) = (old.stat()?, tree.root().stat()?);
+        let key = |stat: &crate::sys::stat::Stat| (stat.mode, stat.uid, stat.gid);
+        Ok(key(&before) != key(&after) || old.xattrs()? != tree.root().xattrs()?)
+    };
+    differs().map_err(|errno| Error::io("compare", upper, errno))
+}
+
 /// As [`diff`], with another rule of what has changed.
 pub(super) fn diff_by(lowers: &[PathBuf], upper: &Path, rule: &dyn Rule) -> Result<Vec<Change>> {
     let tree = Tree::open_with_upper(lowers, upper)?;

@@ -15,6 +15,6 @@ mod same;
 pub mod tree;
 
 pub use change::{Change, ChangeKind, FileKind, Meta};
-pub use diff::{changes_to_carry, diff};
+pub use diff::{changes_to_carry, diff, root_changed};
 pub use docker::diff_docker;
 pub use tree::Tree;

@@ -3,6 +3,7 @@
 //! Verbs, flags and output follow docker's, so that hands need not relearn. A failure is one
 //! line on standard error and exit code 1; wrong usage is exit code 2.
 
+mod commit;
 mod containers;
 mod diff;
 mod export;
@@ -51,6 +52,7 @@ enum Verb {
     Umount(mounts::Umount),
     Diff(diff::Diff),
     Export(export::Export),
+    Commit(commit::Commit),
 }
 
 /// What every verb is given.
@@ -102,6 +104,7 @@ pub fn run() -> ExitCode {
         Verb::Umount(verb) => verb.run(&context),
         Verb::Diff(verb) => verb.run(&context),
         Verb::Export(verb) => verb.run(&context),
+        Verb::Commit(verb) => verb.run(&context),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

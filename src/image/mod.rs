@@ -4,13 +4,17 @@
 //! [`ParseError`]; whoever read the input says which object it was.
 
 pub mod config;
+pub mod derive;
 pub mod digest;
+pub mod instruction;
 pub mod manifest;
 pub mod reference;
 pub mod timestamp;
 
 pub use config::ImageConfig;
+pub use derive::Derivation;
 pub use digest::{ChainId, DiffId, Digest, ImageId};
+pub use instruction::Instruction;
 pub use reference::Reference;
 pub use timestamp::Timestamp;
 

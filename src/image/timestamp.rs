@@ -18,6 +18,17 @@ impl Timestamp {
         Timestamp(OffsetDateTime::now_utc())
     }
 
+    /// The moment `seconds` after 1970-01-01T00:00:00Z.
+    ///
+    /// # Errors
+    /// [`ParseError`] where no RFC 3339 text can say it.
+    pub fn from_unix(seconds: i64) -> Result<Timestamp, ParseError> {
+        match OffsetDateTime::from_unix_timestamp(seconds) {
+            Ok(at) if (0..=9999).contains(&at.year()) => Ok(Timestamp(at)),
+            _ => Err(ParseError::new(format!("{seconds} is not a time between years 0 and 9999"))),
+        }
+    }
+
     /// Reads an RFC 3339 text.
     ///
     /// # Errors

@@ -66,6 +66,11 @@ impl Store {
 
     /// The config of an image, which must still be what its id says.
     pub(super) fn image_config(&self, id: &ImageId) -> Result<ImageConfig> {
+        Ok(self.image_config_bytes(id)?.1)
+    }
+
+    /// As [`Store::image_config`], with its very bytes.
+    pub(super) fn image_config_bytes(&self, id: &ImageId) -> Result<(Vec<u8>, ImageConfig)> {
         let path = self.layout.image_config(id);
         let Some(bytes) = durable::read_if_present(&path)? else {
             return Err(Error::NotFound { kind: "image", name: id.to_string() });
@@ -77,7 +82,7 @@ impl Store {
             let (expected, found) = (id.to_string(), found.to_string());
             return Err(Error::Mismatch { what: what(), expected, found });
         }
-        Ok(config)
+        Ok((bytes, config))
     }
 
     /// Moves the image into the store, where nothing leads to it yet.

@@ -11,7 +11,7 @@ use crate::error::{Errno, Error, FsResult, Result};
 use crate::image::{ChainId, DiffId};
 use crate::layer::xattrs;
 use crate::sys::xattr::{self, Target, XattrFlags};
-use crate::sys::{OwnedFd, dir, file, node, stat};
+use crate::sys::{OwnedFd, Timespec, Timestamps, dir, file, node, stat};
 
 use super::catalog::Catalog;
 use super::lock::Exclusive;
@@ -126,7 +126,7 @@ pub(super) fn make_layer_dir(dir: &Path) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// Gives the directory `to` the owner, mode and xattrs of `from`, overlay's own ones excepted.
+/// Gives the directory `to` the owner, mode, xattrs and times of `from`, overlay's own ones excepted.
 pub(super) fn copy_root(from: &Path, to: &Path) -> Result<()> {
     let copy = || -> FsResult<()> {
         let open = |path| dir::open_dir(file::open_root(path)?, OsStr::new("."));
@@ -137,7 +137,10 @@ pub(super) fn copy_root(from: &Path, to: &Path) -> Result<()> {
             node::set_owner(&to, OsStr::new(""), Some(stat.uid), Some(stat.gid))?;
         }
         node::set_mode(&to, stat.mode)?;
-        copy_xattrs(&from, &to)
+        copy_xattrs(&from, &to)?;
+        let time = |t: stat::Time| Timespec { tv_sec: t.sec, tv_nsec: t.nsec.into() };
+        let (last_access, last_modification) = (time(stat.atime), time(stat.mtime));
+        node::set_times(&to, OsStr::new(""), &Timestamps { last_access, last_modification })
     };
     copy().map_err(|errno| Error::io("copy the root's attributes to", to, errno))
 }

@@ -23,6 +23,7 @@
 
 mod blobs;
 mod catalog;
+mod commit;
 mod containers;
 mod create;
 mod diff;
@@ -47,6 +48,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+pub use commit::CommitOptions;
 pub use containers::{Container, ContainerId, State};
 pub use diff::ChangeRule;
 pub use images::Image;

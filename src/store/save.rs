@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::archive::save::{self, SavedImage};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::image::ImageId;
 
+use super::Store;
 use super::catalog::Catalog;
-use super::{Store, durable};
 
 /// The form of an archive of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,16 +64,10 @@ impl Store {
     }
 
     /// The image with all its names.
-    pub(super) fn image_to_save(
-        &self,
-        catalog: &Catalog,
-        id: &crate::image::ImageId,
-    ) -> Result<SavedImage> {
-        let chain = self.image_config(id)?.chain();
+    pub(super) fn image_to_save(&self, catalog: &Catalog, id: &ImageId) -> Result<SavedImage> {
+        let (bytes, config) = self.image_config_bytes(id)?;
+        let chain = config.chain();
         let layers = chain.iter().map(|chain| self.kept_layer(chain)).collect::<Result<_>>()?;
-        let Some(config) = durable::read_if_present(&self.layout.image_config(id))? else {
-            return Err(Error::NotFound { kind: "image", name: id.to_string() });
-        };
-        Ok(SavedImage { config, references: catalog.references(id), layers })
+        Ok(SavedImage { config: bytes, references: catalog.references(id), layers })
     }
 }
