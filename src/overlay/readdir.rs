@@ -262,9 +262,8 @@ impl Overlay {
         raw: &RawEntry<'_>,
         kind: FileType,
     ) -> FsResult<u64> {
-        let impure = dir.is_impure();
-        let merged = kind == FileType::Directory && !self.is_bottom(part.layer);
-        if merged || (part.layer.is_upper() && impure) {
+        let is_dir = kind == FileType::Directory;
+        if part.layer.is_upper() && (is_dir || dir.is_impure()) {
             // A merged directory shows its topmost lower's, a copied-up file its origin's.
             return self.ino_by_rule(dir, raw.name, fd);
         }
