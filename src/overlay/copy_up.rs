@@ -389,7 +389,13 @@ fn fill(
     };
     if size > 0 {
         let from = open_lower(source)?;
-        copy::content(&from, fd, size, size == stat.size)?;
+        let whole = size == stat.size;
+        // Fewer blocks than the size needs: there are holes to keep.
+        if stat.blocks * 512 >= stat.size {
+            copy::dense_content(&from, fd, size, whole)?;
+        } else {
+            copy::content(&from, fd, size, whole)?;
+        }
     }
     dress(upper, fd, FileType::RegularFile, source, stat, origin)?;
     if size > 0 { upper.sync(fd, false) } else { Ok(()) }
@@ -418,7 +424,9 @@ fn dress(
     if (own.uid, own.gid) != (stat.uid, stat.gid) {
         node::set_owner(fd, "".as_ref(), Some(stat.uid), Some(stat.gid))?;
     }
-    if kind != FileType::Symlink {
+    if kind == FileType::RegularFile {
+        node::set_open_mode(fd, stat.mode)?;
+    } else if kind != FileType::Symlink {
         node::set_mode(fd, stat.mode)?;
     }
     copy_xattrs(source, fd)?;
