@@ -125,14 +125,14 @@ fn rm_takes_the_container_and_nothing_else() {
 
     let held = File::open(upper.parent().unwrap()).unwrap();
     held.lock_shared().unwrap();
-    let refusal = error(scratch.store.remove_container("gone"));
+    let refusal = error(scratch.store.remove_container("gone", false));
     assert!(refusal.contains("another plyfs command is working on it"), "{refusal}");
     drop(held);
 
-    scratch.store.remove_container("gone").unwrap();
+    scratch.store.remove_container("gone", false).unwrap();
     assert_eq!(scratch.list("containers"), [stays.id.hex()]);
     assert!(scratch.list("staging").is_empty());
-    assert_eq!(error(scratch.store.remove_container("gone")), "no such container: gone");
+    assert_eq!(error(scratch.store.remove_container("gone", false)), "no such container: gone");
 }
 
 #[test]
@@ -144,10 +144,10 @@ fn rm_refuses_a_container_whose_daemon_lives() {
     let work = scratch.store.upper(&container).with_file_name("work");
     let lock = File::open(work).unwrap();
     lock.lock().unwrap();
-    let refusal = error(scratch.store.remove_container("box"));
+    let refusal = error(scratch.store.remove_container("box", false));
     assert_eq!(refusal, "container box is in use: mounted in another mount namespace");
     drop(lock);
-    scratch.store.remove_container("box").unwrap();
+    scratch.store.remove_container("box", false).unwrap();
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn rmi_refuses_an_image_that_a_container_was_made_from() {
     assert_eq!(scratch.list("layers").len(), 2);
     let [image] = scratch.store.images().unwrap().try_into().unwrap();
     assert!(image.references.is_empty());
-    scratch.store.remove_container("box").unwrap();
+    scratch.store.remove_container("box", false).unwrap();
     scratch.store.remove_image(&image.id.to_string(), false).unwrap();
     assert!(scratch.list("layers").is_empty());
 }

@@ -52,7 +52,15 @@ fn run(verb: &str, store: &Store, archive: &Path) -> plyfs::error::Result<()> {
         "load" => store.load(Source::Path(archive)).map(drop),
         "create" => store.create("spare", Some("made")).map(drop),
         "commit" => store.commit("box", &committed()).map(drop),
-        "rm" => store.remove_container("box").map(drop),
+        "import" => {
+            let tree = archive.with_file_name("tree.tar");
+            std::fs::write(&tree, images::layer(BASE)).unwrap();
+            store.import(Source::Path(&tree), &committed()).map(drop)
+        }
+        "tag" => store.tag("old", committed().reference.unwrap()).map(drop),
+        "rename" => store.rename("box", "renamed").map(drop),
+        "prune" => store.prune_images(true).map(drop),
+        "rm" => store.remove_container("box", false).map(drop),
         "rmi" => store.remove_image("spare", false).map(drop),
         _ => panic!("no such verb: {verb}"),
     }
@@ -173,6 +181,36 @@ fn commit_stopped_at_every_step() {
 #[test]
 fn commit_failing_in_every_step() {
     at_every_step("commit", "fail");
+}
+
+#[test]
+fn import_stopped_at_every_step() {
+    at_every_step("import", "stop");
+}
+
+#[test]
+fn tag_stopped_at_every_step() {
+    at_every_step("tag", "stop");
+}
+
+#[test]
+fn tag_failing_in_every_step() {
+    at_every_step("tag", "fail");
+}
+
+#[test]
+fn rename_stopped_at_every_step() {
+    at_every_step("rename", "stop");
+}
+
+#[test]
+fn rename_failing_in_every_step() {
+    at_every_step("rename", "fail");
+}
+
+#[test]
+fn prune_stopped_at_every_step() {
+    at_every_step("prune", "stop");
 }
 
 #[test]

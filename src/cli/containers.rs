@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::image::Timestamp;
 use crate::store::{Container, State, Store};
 
+use super::json_flag::JsonFlag;
 use super::{Context, output};
 
 /// Create a container from an image
@@ -33,7 +34,7 @@ impl Create {
 
 /// List containers that are mounted, or all
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  plyfs ps -a")]
+#[command(after_help = "Example:\n  plyfs ps -as")]
 pub(super) struct List {
     /// Also list those that are not mounted
     #[arg(short, long)]
@@ -44,17 +45,22 @@ pub(super) struct List {
     /// Print ids in full
     #[arg(long)]
     no_trunc: bool,
-    /// Print JSON
-    #[arg(long, conflicts_with = "quiet")]
-    json: bool,
+    /// Show sizes: of the writable layer, and with the image
+    #[arg(short, long)]
+    size: bool,
+    #[command(flatten)]
+    json: JsonFlag,
 }
 
 impl List {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let store = context.store()?;
         let listed = self.listed(&store)?;
-        if self.json {
-            let objects = listed.iter().map(|(container, state)| as_json(&store, container, state));
+        let sizes = self.sizes(&store, &listed)?;
+        if self.json.is_set() {
+            let objects = listed.iter().enumerate().map(|(i, (container, state))| {
+                as_json(&store, container, state, sizes.get(i).copied())
+            });
             return output::print_json(&objects.collect());
         }
         if self.quiet {
@@ -62,18 +68,34 @@ impl List {
             return ids.try_for_each(|id| output::print_line(&id));
         }
         let now = Timestamp::now().unix();
-        let rows = listed.iter().map(|(container, state)| {
+        let rows = listed.iter().enumerate().map(|(i, (container, state))| {
             let age = output::age(now - container.created.unix());
-            vec![
+            let mut row = vec![
                 self.id(container),
                 container.image_name.clone(),
                 age,
                 status(&store, container, state),
                 container.name.clone(),
-            ]
+            ];
+            row.extend(sizes.get(i).map(|(writable, whole)| {
+                format!("{} (virtual {})", output::size(*writable), output::size(*whole))
+            }));
+            row
         });
         let rows: Vec<_> = rows.collect();
-        output::print_table(&["CONTAINER ID", "IMAGE", "CREATED", "STATUS", "NAMES"], &rows)
+        let header = ["CONTAINER ID", "IMAGE", "CREATED", "STATUS", "NAMES", "SIZE"];
+        let columns = if self.size { header.len() } else { header.len() - 1 };
+        output::print_table(header.get(..columns).unwrap_or(&header), &rows)
+    }
+
+    /// Bytes of each container's writable layer, and of that with the image; none unless asked.
+    fn sizes(&self, store: &Store, listed: &[(Container, State)]) -> Result<Vec<(u64, u64)>> {
+        let asked = listed.iter().filter(|_| self.size);
+        let size = |(container, _): &(Container, State)| {
+            let writable = store.writable_size(container)?;
+            Ok((writable, writable + store.image_size(container)?))
+        };
+        asked.map(size).collect()
     }
 
     fn listed(&self, store: &Store) -> Result<Vec<(Container, State)>> {
@@ -106,12 +128,17 @@ fn status(store: &Store, container: &Container, state: &State) -> String {
     }
 }
 
-fn as_json(store: &Store, container: &Container, state: &State) -> serde_json::Value {
+fn as_json(
+    store: &Store,
+    container: &Container,
+    state: &State,
+    size: Option<(u64, u64)>,
+) -> serde_json::Value {
     let places = match state {
         State::Unmounted | State::Busy => &[][..],
         State::Mounted(places) => places,
     };
-    json!({
+    let mut object = json!({
         "id": container.id,
         "name": container.name,
         "image": container.image,
@@ -120,7 +147,12 @@ fn as_json(store: &Store, container: &Container, state: &State) -> serde_json::V
         "mounted": matches!(state, State::Mounted(_)),
         "mount_points": places.iter().map(|place| place.to_string_lossy()).collect::<Vec<_>>(),
         "upper": store.upper(container).to_string_lossy(),
-    })
+    });
+    if let (Some((writable, whole)), Some(fields)) = (size, object.as_object_mut()) {
+        fields.insert("size_rw".to_owned(), json!(writable));
+        fields.insert("size_root_fs".to_owned(), json!(whole));
+    }
+    object
 }
 
 /// Remove containers with everything that was written in them
@@ -130,14 +162,33 @@ pub(super) struct Remove {
     /// Names, ids or starts of ids
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
+    /// Unmount those that are mounted
+    #[arg(short, long)]
+    force: bool,
 }
 
 impl Remove {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let store = context.store()?;
         output::for_each(&self.containers, |name| {
-            store.remove_container(name)?;
+            store.remove_container(name, self.force)?;
             output::print_line(name)
         })
+    }
+}
+
+/// Rename a container
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  plyfs rename box old-box")]
+pub(super) struct Rename {
+    /// Name, id or start of an id
+    container: String,
+    /// The new name
+    name: String,
+}
+
+impl Rename {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        context.store()?.rename(&self.container, &self.name).map(drop)
     }
 }

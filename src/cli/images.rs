@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::image::{Reference, Timestamp};
 use crate::store::{Image, Source};
 
+use super::json_flag::JsonFlag;
 use super::{Context, output};
 
 /// Load images from an archive
@@ -51,7 +52,8 @@ impl Load {
     }
 }
 
-fn standard_input() -> Result<File> {
+/// Standard input, unless a person would have to type it.
+pub(super) fn standard_input() -> Result<File> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
         let why = "give -i FILE, or redirect standard input, which is a terminal";
@@ -73,9 +75,8 @@ pub(super) struct List {
     /// Print ids in full
     #[arg(long)]
     no_trunc: bool,
-    /// Print JSON
-    #[arg(long, conflicts_with = "quiet")]
-    json: bool,
+    #[command(flatten)]
+    json: JsonFlag,
 }
 
 impl List {
@@ -87,7 +88,7 @@ impl List {
             }
             images.retain(|image| !image.references.is_empty());
         }
-        if self.json {
+        if self.json.is_set() {
             return output::print_json(&images.iter().map(as_json).collect());
         }
         if self.quiet {

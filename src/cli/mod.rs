@@ -5,12 +5,18 @@
 
 mod commit;
 mod containers;
+mod df;
 mod diff;
 mod export;
+mod history;
 mod images;
+mod import;
+mod inspect;
+mod json_flag;
 mod layer_list;
 mod mounts;
 mod output;
+mod prune;
 mod save;
 mod target;
 
@@ -42,10 +48,15 @@ struct Cli {
 enum Verb {
     Load(images::Load),
     Save(save::Save),
+    Import(import::Import),
     Images(images::List),
+    History(history::History),
+    Tag(import::Tag),
     Rmi(images::Remove),
+    Prune(prune::Prune),
     Create(containers::Create),
     Ps(containers::List),
+    Rename(containers::Rename),
     Rm(containers::Remove),
     Mount(mounts::Mount),
     #[command(alias = "unmount")]
@@ -53,6 +64,8 @@ enum Verb {
     Diff(diff::Diff),
     Export(export::Export),
     Commit(commit::Commit),
+    Inspect(inspect::Inspect),
+    Df(df::Df),
 }
 
 /// What every verb is given.
@@ -95,16 +108,23 @@ pub fn run() -> ExitCode {
     let outcome = match cli.verb {
         Verb::Load(verb) => verb.run(&context),
         Verb::Save(verb) => verb.run(&context),
+        Verb::Import(verb) => verb.run(&context),
         Verb::Images(verb) => verb.run(&context),
+        Verb::History(verb) => verb.run(&context),
+        Verb::Tag(verb) => verb.run(&context),
         Verb::Rmi(verb) => verb.run(&context),
+        Verb::Prune(verb) => verb.run(&context),
         Verb::Create(verb) => verb.run(&context),
         Verb::Ps(verb) => verb.run(&context),
+        Verb::Rename(verb) => verb.run(&context),
         Verb::Rm(verb) => verb.run(&context),
         Verb::Mount(verb) => verb.run(&context),
         Verb::Umount(verb) => verb.run(&context),
         Verb::Diff(verb) => verb.run(&context),
         Verb::Export(verb) => verb.run(&context),
         Verb::Commit(verb) => verb.run(&context),
+        Verb::Inspect(verb) => verb.run(&context),
+        Verb::Df(verb) => verb.run(&context),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -38,7 +38,7 @@ pub struct CommitOptions {
 
 impl CommitOptions {
     /// The time of the new image, and the latest one in its layer.
-    fn times(&self) -> Result<(Timestamp, Option<Time>)> {
+    pub(super) fn times(&self) -> Result<(Timestamp, Option<Time>)> {
         let given = self.timestamp.map(|sec| Time { sec, nsec: 0 });
         let Some(at) = given.map_or_else(source_date_epoch, |given| Ok(Some(given)))? else {
             return Ok((Timestamp::now(), None));

@@ -53,7 +53,7 @@ impl Store {
         Ok(images)
     }
 
-    fn image(&self, catalog: &Catalog, id: &ImageId) -> Result<Image> {
+    pub(super) fn image(&self, catalog: &Catalog, id: &ImageId) -> Result<Image> {
         let config = self.image_config(id)?;
         let layers = config.chain();
         let mut size = 0;

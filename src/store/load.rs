@@ -67,15 +67,26 @@ fn new_image(image: &ArchivedImage) -> NewImage {
     }
 }
 
-fn open(source: Source<'_>, transaction: &Transaction) -> Result<Archive> {
-    let (file, what) = match source {
-        Source::Path(path) if path.is_dir() => return Archive::open_directory(path),
-        Source::Path(path) => {
-            let file = File::open(path).map_err(|error| Error::std_io("open", path, &error))?;
-            (file, path.display().to_string())
+impl Source<'_> {
+    /// The file, and what to call it.
+    pub(super) fn open(self) -> Result<(File, String)> {
+        match self {
+            Source::Path(path) => {
+                let file = File::open(path).map_err(|error| Error::std_io("open", path, &error))?;
+                Ok((file, path.display().to_string()))
+            }
+            Source::Stream(file) => Ok((file, "standard input".to_owned())),
         }
-        Source::Stream(file) => (file, "standard input".to_owned()),
-    };
+    }
+}
+
+fn open(source: Source<'_>, transaction: &Transaction) -> Result<Archive> {
+    if let Source::Path(path) = source
+        && path.is_dir()
+    {
+        return Archive::open_directory(path);
+    }
+    let (file, what) = source.open()?;
     let file = seekable_and_plain(file, &what, transaction)?;
     Archive::open(file, what)
 }
@@ -94,17 +105,17 @@ fn seekable_and_plain(mut file: File, what: &str, transaction: &Transaction) -> 
         }
         file.rewind().map_err(|error| failed(&error))?;
     }
-    spool(file, what, transaction)
+    spool(file, what, &transaction.path("archive"))
 }
 
-fn spool(source: File, what: &str, transaction: &Transaction) -> Result<File> {
-    let path = transaction.path("archive");
-    let failed = |error: &io::Error| Error::std_io("write", &path, error);
+/// Writes what `source` holds, uncompressed, to the new file at `path`.
+pub(super) fn spool(source: File, what: &str, path: &Path) -> Result<File> {
+    let failed = |error: &io::Error| Error::std_io("write", path, error);
     let mut spooled = File::options()
         .read(true)
         .write(true)
         .create_new(true)
-        .open(&path)
+        .open(path)
         .map_err(|error| failed(&error))?;
     let mut plain = compress::decompressed(BufReader::new(source), what)?;
     let mut buffer = vec![0; 1 << 20];

@@ -8,8 +8,9 @@
 //!
 //! | verb | decided by the rename of |
 //! |---|---|
-//! | load, commit, import, tag, rmi | the new `catalog.json` over the old one |
+//! | load, commit, import, tag, rmi, prune | the new `catalog.json` over the old one |
 //! | create | the container's directory into `containers/` |
+//! | rename | the new `container.json` over the old one |
 //! | rm | the container's directory out of `containers/` |
 //!
 //! A layer or image directory that the catalog does not lead to is invisible. Load moves such
@@ -29,20 +30,27 @@ mod create;
 mod diff;
 mod durable;
 mod export;
+mod history;
 mod images;
+mod import;
+mod inspect;
 mod layers;
 mod layout;
 mod load;
 mod lock;
 mod mount;
 mod names;
+mod prune;
 mod publish;
 mod remove_container;
 mod remove_image;
+mod rename;
 mod save;
+mod tag;
 mod transaction;
 mod umount;
 mod unpack;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
@@ -51,10 +59,14 @@ use crate::error::{Error, Result};
 pub use commit::CommitOptions;
 pub use containers::{Container, ContainerId, State};
 pub use diff::ChangeRule;
+pub use history::Step;
 pub use images::Image;
+pub use inspect::{ContainerDetails, ImageDetails};
 pub use load::{Loaded, Source};
+pub use prune::Pruned;
 pub use remove_image::Removed;
 pub use save::ArchiveForm;
+pub use usage::{ContainerUsage, DiskUsage, ImageUsage, Usage};
 
 use layout::Layout;
 

@@ -7,13 +7,16 @@ use super::containers::{Container, State, find, mounted};
 use super::lock::Hold;
 
 impl Store {
-    /// Removes the container that `text` names.
+    /// Removes the container that `text` names; with `force` it is unmounted first.
     ///
     /// # Errors
     /// Where there is none, it is mounted, or another command is working on it.
-    pub fn remove_container(&self, text: &str) -> Result<Container> {
+    pub fn remove_container(&self, text: &str, force: bool) -> Result<Container> {
         let transaction = self.begin()?;
         let container = self.container(text)?;
+        if force && matches!(self.state(&container)?, State::Mounted(_)) {
+            self.umount(&container.id.hex())?;
+        }
         let held = self.hold(&container, Hold::Exclusive)?;
         if let State::Mounted(places) = self.state_held(&container, &held)? {
             return Err(mounted(&container, &places));

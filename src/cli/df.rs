@@ -1,0 +1,105 @@
+//! `df`: what takes how much space.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::error::Result;
+use crate::image::Timestamp;
+use crate::store::{ContainerUsage, DiskUsage, ImageUsage, Usage};
+
+use super::json_flag::JsonFlag;
+use super::{Context, output};
+
+/// Show how much space images and containers take
+///
+/// Layers that images share are counted once. The archives that layers came in are kept for save
+/// and push.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  plyfs df -v")]
+pub(super) struct Df {
+    /// Show each image and container
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+impl Df {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        let usage = context.store()?.disk_usage()?;
+        if self.json.is_set() {
+            return output::print_json(&json!(usage));
+        }
+        if self.verbose {
+            return verbose(&usage);
+        }
+        let kinds = [
+            ("Images", &usage.images),
+            ("Containers", &usage.containers),
+            ("Layer archives", &usage.archives),
+        ];
+        let rows: Vec<_> = kinds.iter().map(|(name, usage)| row(name, usage)).collect();
+        output::print_table(&["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], &rows)
+    }
+}
+
+fn row(name: &str, usage: &Usage) -> Vec<String> {
+    let mut reclaimable = output::size(usage.reclaimable);
+    if let Some(percent) = (usage.reclaimable * 100).checked_div(usage.size) {
+        reclaimable.push_str(&format!(" ({percent}%)"));
+    }
+    let (total, active) = (usage.total.to_string(), usage.active.to_string());
+    vec![name.to_owned(), total, active, output::size(usage.size), reclaimable]
+}
+
+fn verbose(usage: &DiskUsage) -> Result<()> {
+    output::print_line("Images space usage:\n")?;
+    let rows: Vec<_> = usage.by_image.iter().flat_map(image_rows).collect();
+    let header = [
+        "REPOSITORY",
+        "TAG",
+        "IMAGE ID",
+        "CREATED",
+        "SIZE",
+        "SHARED SIZE",
+        "UNIQUE SIZE",
+        "CONTAINERS",
+    ];
+    output::print_table(&header, &rows)?;
+    output::print_line("\nContainers space usage:\n")?;
+    let rows: Vec<_> = usage.by_container.iter().map(container_row).collect();
+    output::print_table(&["CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS", "NAMES"], &rows)?;
+    let archives = output::size(usage.archives.size);
+    output::print_line(&format!("\nLayer archives: {} ({archives})", usage.archives.total))
+}
+
+fn image_rows(usage: &ImageUsage) -> Vec<Vec<String>> {
+    let image = &usage.image;
+    let created = match image.created.as_deref().map(Timestamp::parse) {
+        Some(Ok(at)) => output::age(Timestamp::now().unix() - at.unix()),
+        _ => "N/A".to_owned(),
+    };
+    let row = |repository: &str, tag: &str| {
+        let sizes = [image.size, usage.shared, usage.unique].map(output::size);
+        let mut row = vec![repository.into(), tag.into(), image.id.0.short(), created.clone()];
+        row.extend(sizes);
+        row.push(usage.containers.to_string());
+        row
+    };
+    match image.references.as_slice() {
+        [] => vec![row("<none>", "<none>")],
+        names => names.iter().map(|n| row(&n.familiar_repository(), n.tag())).collect(),
+    }
+}
+
+fn container_row(usage: &ContainerUsage) -> Vec<String> {
+    let container = &usage.container;
+    vec![
+        container.id.short(),
+        container.image_name.clone(),
+        output::size(usage.size),
+        output::age(Timestamp::now().unix() - container.created.unix()),
+        if usage.mounted { "Mounted" } else { "Unmounted" }.to_owned(),
+        container.name.clone(),
+    ]
+}

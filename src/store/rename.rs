@@ -1,0 +1,30 @@
+//! `rename`: another name for a container.
+
+use crate::error::Result;
+
+use super::containers::{Container, find};
+use super::{Store, durable, names};
+
+impl Store {
+    /// Renames the container that `text` names; it may be mounted.
+    ///
+    /// # Errors
+    /// Where there is none, or the new name is taken or malformed.
+    pub fn rename(&self, text: &str, name: &str) -> Result<Container> {
+        names::check(name)?;
+        let transaction = self.begin()?;
+        let exclusive = self.lock_exclusive()?;
+        let containers = self.read_containers()?;
+        let mut container = find(containers.clone(), text)?;
+        if container.name != name {
+            names::check_free(name, &containers)?;
+            container.name = name.to_owned();
+            let record = durable::record_bytes(&container)?;
+            let target = self.layout.container_record(&container.id);
+            durable::replace(&target, &transaction.path("container.json"), &record)?;
+        }
+        drop(exclusive);
+        transaction.end()?;
+        Ok(container)
+    }
+}
