@@ -44,7 +44,9 @@ fn archive(scratch: &Scratch) -> std::path::PathBuf {
 
 fn committed() -> CommitOptions {
     let reference = Some(plyfs::image::Reference::parse("spare").unwrap());
-    CommitOptions { reference, timestamp: Some(0), ..CommitOptions::default() }
+    // Said, because the default names the file that is imported, which differs from run to run.
+    let message = Some("made".to_owned());
+    CommitOptions { reference, message, timestamp: Some(0), ..CommitOptions::default() }
 }
 
 fn run(verb: &str, store: &Store, archive: &Path) -> plyfs::error::Result<()> {

@@ -24,12 +24,7 @@ const SMALL: u64 = 64 << 10;
 ///
 /// # Errors
 /// As [`content`].
-pub fn dense_content(
-    from: impl AsFd,
-    to: impl AsFd,
-    size: u64,
-    whole: bool,
-) -> FsResult<Copied> {
+pub fn dense_content(from: impl AsFd, to: impl AsFd, size: u64, whole: bool) -> FsResult<Copied> {
     if size == 0 || size > SMALL {
         return content(from, to, size, whole);
     }
