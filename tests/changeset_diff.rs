@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use archives::shell;
-use plyfs::changeset::{Change, ChangeKind, FileKind, diff, diff_docker};
+use plyfs::archive::tar_write::export;
+use plyfs::changeset::{Change, ChangeKind, FileKind, UpperDir, diff, diff_docker};
 use support::{Driver, Entry, Kind, Options, Scene, Snapshot, require};
 
 fn lines(changes: &[Change]) -> Vec<String> {
@@ -493,7 +494,7 @@ fn trees_deeper_than_any_path_are_compared() {
     plyfs::sys::process::raise_open_files().expect("setrlimit");
     let changes = diff(&scene.lowers, &scene.upper);
     let mut tar = Vec::new();
-    let exported = plyfs::archive::tar_write::export(std::slice::from_ref(&scene.upper), &mut tar);
+    let exported = export(std::slice::from_ref(&scene.upper), None, &mut tar);
     // Removed by rm, which does not recurse: the standard library does.
     shell(&scene.upper, "rm -rf d");
     assert_eq!(changes.expect("diff").len(), 3000);
@@ -525,5 +526,5 @@ fn compares_with_few_descriptors() {
         .map(|name| PathBuf::from(std::env::var_os(name).unwrap()));
     assert_eq!(diff(std::slice::from_ref(&lower), &upper).expect("diff").len(), 3000);
     let mut tar = Vec::new();
-    plyfs::archive::tar_write::export(&[upper, lower], &mut tar).expect("export");
+    export(&[lower], Some(UpperDir::from(&upper)), &mut tar).expect("export");
 }

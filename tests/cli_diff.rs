@@ -8,7 +8,7 @@ mod support;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::json;
 use shell::Shell;
@@ -74,6 +74,66 @@ fn layers_are_compared_without_a_store() {
     assert_eq!(odd.unwrap()["path"], "/\u{fffd}\n");
     // No store is made for that.
     assert!(!dir.join("root").exists());
+}
+
+#[test]
+fn a_hard_link_that_was_changed_is_listed_and_committed_under_all_names() {
+    if !(support::require("root") && support::require("fuse")) {
+        return;
+    }
+    let shell = Shell::with_busybox();
+    shell.ok(&["create", "--name", "box", "busybox:1.35"]);
+    let place = shell.ok(&["mount", "box"]);
+    let place = std::path::Path::new(place.trim_end());
+    fs::set_permissions(place.join("bin/ls"), fs::Permissions::from_mode(0o700)).unwrap();
+    let names = support::names(place.join("bin"));
+    shell.ok(&["umount", "box"]);
+    let said = shell.ok(&["diff", "box"]);
+    let lines: Vec<_> = said.lines().collect();
+    assert!(names.len() > 100);
+    let expected: Vec<_> = names.iter().map(|name| format!("C /bin/{name}")).collect();
+    assert_eq!(lines, [&["C /bin".to_owned()][..], &expected].concat());
+
+    for (squash, image) in [(None, "layered"), (Some("--squash"), "squashed")] {
+        let arguments = [&["commit"][..], squash.as_slice(), &["box", image]].concat();
+        shell.ok(&arguments);
+        shell.ok(&["create", "--name", image, image]);
+        let file = shell.dir.path().join(image);
+        shell.ok(&["export", image, "-o", file.to_str().unwrap()]);
+        let tree = shell.dir.path().join(format!("{image}.tree"));
+        fs::create_dir(&tree).unwrap();
+        let done = std::process::Command::new("tar")
+            .args(["-xf", file.to_str().unwrap(), "-C", tree.to_str().unwrap()])
+            .status();
+        assert!(done.unwrap().success());
+        let meta = fs::metadata(tree.join("bin/cat")).unwrap();
+        assert_eq!((meta.mode() & 0o777, meta.nlink() as usize), (0o700, names.len()), "{image}");
+    }
+}
+
+#[test]
+fn hard_links_of_layers_need_the_workdir() {
+    if !support::ready() {
+        return;
+    }
+    let scene = support::Scene::new("[lower]\nfile a \"x\"\nhardlink d/b a");
+    let mut mount = scene.mount();
+    fs::write(mount.path("a"), "changed").unwrap();
+    mount.unmount();
+    let shell = Shell::new();
+    let lowers = scene.lowers[0].to_str().unwrap();
+    let (upper, work) = (scene.upper.to_str().unwrap(), scene.work.to_str().unwrap());
+    let layers = ["--lowerdir", lowers, "--upperdir", upper];
+    assert_eq!(shell.ok(&[&["diff"][..], &layers].concat()), "C /a\n");
+    let with = [&layers[..], &["--workdir", work]].concat();
+    assert_eq!(shell.ok(&[&["diff"], &with[..]].concat()), "C /a\nC /d\nC /d/b\n");
+    let file = shell.dir.path().join("tree.tar");
+    shell.ok(&[&["export", "-o", file.to_str().unwrap()], &with[..]].concat());
+    let tar = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
+    assert_eq!(tar.matches("changed").count(), 1);
+    let missing = [&layers[..], &["--workdir", "/no/work"]].concat();
+    let said = shell.fails(&[&["diff"], &missing[..]].concat());
+    assert!(said.contains("/no/work"), "{said}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::process::Command;
 use archives::Archive;
 use plyfs::archive::tar_read::unpack_layer;
 use plyfs::archive::tar_write::export;
-use plyfs::changeset::{Change, diff};
+use plyfs::changeset::{Change, UpperDir, diff};
 use support::{Kind, Snapshot, require};
 
 const USER: u32 = 65534;
@@ -138,6 +138,6 @@ fn compares_and_exports_as_a_user() {
         ]
     );
     let mut tar = Vec::new();
-    export(&[upper, lower], &mut tar).unwrap();
+    export(&[lower], Some(UpperDir::from(&upper)), &mut tar).unwrap();
     unpack_layer(&mut tar.as_slice(), &new_dir("copy"), "copy").unwrap();
 }

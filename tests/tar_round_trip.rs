@@ -82,7 +82,7 @@ fn everything() -> Scene {
 
 fn exported(layers: &[PathBuf]) -> Vec<u8> {
     let mut tar = Vec::new();
-    export(layers, &mut tar).expect("exports");
+    export(layers, None, &mut tar).expect("exports");
     tar
 }
 
@@ -444,7 +444,7 @@ fn source_date_epoch_limits_times() {
 fn exports_for_another_test() {
     let layer = PathBuf::from(std::env::var_os("PLYFS_TEST_EXPORT").unwrap());
     let mut tar = Vec::new();
-    if let Err(error) = export(&[layer], &mut tar) {
+    if let Err(error) = export(&[layer], None, &mut tar) {
         panic!("{error}");
     }
     std::fs::write(std::env::var_os("PLYFS_TEST_EXPORT_TO").unwrap(), tar).unwrap();
@@ -462,6 +462,6 @@ fn a_failed_write_is_an_error() {
         }
     }
     let scene = Scene::new("[lower]\nfile f \"x\"");
-    let error = export(&scene.lowers, &mut Full).expect_err("it is full").to_string();
+    let error = export(&scene.lowers, None, &mut Full).expect_err("it is full").to_string();
     assert!(error.contains("write") && error.contains("no space"), "{error}");
 }

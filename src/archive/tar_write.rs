@@ -4,13 +4,13 @@ use std::collections::{HashMap, btree_set};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::oci_whiteout::whiteout_of;
 use super::tar_sink::{Head, TarSink, carries_xattr, source_date_epoch};
 use super::tar_stream::Kind;
 use crate::changeset::tree::{Directory, File, Node};
-use crate::changeset::{Change, ChangeKind, FileKind, Tree, changes_to_carry};
+use crate::changeset::{Change, ChangeKind, FileKind, Tree, UpperDir, changes_to_carry};
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::stat::{Stat, Time};
 use crate::sys::{OwnedFd, file};
@@ -19,8 +19,8 @@ use crate::sys::{OwnedFd, file};
 const BUFFER: usize = 256 * 1024;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
-/// Writes the merged tree of `layers` (topmost first) to `out` as a tar archive, as `docker
-/// export` does: names without a leading `./`, directories with a trailing slash, parents before
+/// Writes the merged tree of `upper`, where there is one, over `lowers` (topmost first) to `out`
+/// as a tar archive, as `docker export` does: names without a leading `./`, directories with a trailing slash, parents before
 /// children and these sorted by the bytes of their names, PAX records for nanoseconds, long
 /// names and xattrs. A file with several names is written once and linked. Sockets, which no
 /// archive can hold, are left out.
@@ -29,9 +29,9 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 ///
 /// # Errors
 /// Names the layer or file that cannot be read; a failed write.
-pub fn export(layers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
-    let tree = Tree::open(layers)?;
-    let mut export = Archiver::new(out, layers.first(), source_date_epoch()?);
+pub fn export(lowers: &[PathBuf], upper: Option<UpperDir>, out: &mut dyn Write) -> Result<()> {
+    let (tree, top) = open(lowers, upper)?;
+    let mut export = Archiver::new(out, top, source_date_epoch()?);
     export.tree(&tree)?;
     export.sink.finish()
 }
@@ -42,8 +42,13 @@ pub fn export(layers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
 ///
 /// # Errors
 /// As [`export`].
-pub fn layer_tar(upper: &Path, lowers: &[PathBuf], out: &mut dyn Write) -> Result<()> {
-    let changes = changes_to_carry(lowers, upper)?;
+pub fn layer_tar(
+    upper: impl Into<UpperDir>,
+    lowers: &[PathBuf],
+    out: &mut dyn Write,
+) -> Result<()> {
+    let upper = upper.into();
+    let changes = changes_to_carry(lowers, upper.clone())?;
     changes_tar(&changes, upper, lowers, source_date_epoch()?, out)
 }
 
@@ -54,13 +59,13 @@ pub fn layer_tar(upper: &Path, lowers: &[PathBuf], out: &mut dyn Write) -> Resul
 /// As [`export`].
 pub fn changes_tar(
     changes: &[Change],
-    upper: &Path,
+    upper: impl Into<UpperDir>,
     lowers: &[PathBuf],
     latest: Option<Time>,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let tree = Tree::open_with_upper(lowers, upper)?;
-    let mut archiver = Archiver::new(out, Some(&upper.to_path_buf()), latest);
+    let (tree, top) = open(lowers, Some(upper.into()))?;
+    let mut archiver = Archiver::new(out, top, latest);
     archiver.root(&tree)?;
     let mut cursor = Cursor { tree: &tree, above: Vec::new() };
     for change in changes {
@@ -69,17 +74,33 @@ pub fn changes_tar(
     archiver.sink.finish()
 }
 
-/// Writes the merged tree of `layers` (topmost first) to `out` as one layer archive: as
-/// [`export`], with the root; times after `latest` become that time.
+/// Writes the merged tree of `upper` over `lowers` (topmost first) to `out` as one layer archive:
+/// as [`export`], with the root; times after `latest` become that time.
 ///
 /// # Errors
 /// As [`export`].
-pub fn squashed_tar(layers: &[PathBuf], latest: Option<Time>, out: &mut dyn Write) -> Result<()> {
-    let tree = Tree::open(layers)?;
-    let mut archiver = Archiver::new(out, layers.first(), latest);
+pub fn squashed_tar(
+    lowers: &[PathBuf],
+    upper: impl Into<UpperDir>,
+    latest: Option<Time>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let (tree, top) = open(lowers, Some(upper.into()))?;
+    let mut archiver = Archiver::new(out, top, latest);
     archiver.root(&tree)?;
     archiver.tree(&tree)?;
     archiver.sink.finish()
+}
+
+/// Opens the layers; with them comes the path of the topmost.
+fn open(lowers: &[PathBuf], upper: Option<UpperDir>) -> Result<(Tree, PathBuf)> {
+    match upper {
+        Some(upper) => {
+            let path = upper.path.clone();
+            Ok((Tree::open_with_upper(lowers, upper)?, path))
+        }
+        None => Ok((Tree::open(lowers)?, lowers.first().cloned().unwrap_or_default())),
+    }
 }
 
 struct Archiver<'a> {
@@ -103,10 +124,10 @@ struct Level {
 }
 
 impl<'a> Archiver<'a> {
-    fn new(out: &'a mut dyn Write, layer: Option<&PathBuf>, latest: Option<Time>) -> Self {
+    fn new(out: &'a mut dyn Write, layer: PathBuf, latest: Option<Time>) -> Self {
         Archiver {
             sink: TarSink::until(out, latest),
-            layer: layer.cloned().unwrap_or_default(),
+            layer,
             path: Vec::new(),
             first_names: HashMap::new(),
             buffer: vec![0; BUFFER],
@@ -203,7 +224,7 @@ impl<'a> Archiver<'a> {
     fn file(&mut self, file: &File) -> Result<()> {
         let stat = file.stat;
         let path = self.path.clone();
-        if stat.nlink > 1 {
+        if file.may_have_other_names() {
             if let Some(first) = self.first_names.get(&file.inode()) {
                 let kind = Kind::HardLink(first.clone());
                 return self.begin(&path, kind, &stat, 0, Vec::new());

@@ -1,16 +1,18 @@
 //! What an upper changed of the tree below it.
 //!
-//! Only directories that the upper has are entered, so the cost is that of the changes; the one
-//! exception is what a rename moved or a new directory replaced, which is listed in full.
+//! Only directories that the upper has are entered, so the cost is that of the changes. There
+//! are two exceptions: what a rename moved or a new directory replaced is listed in full; and
+//! once a lower hard link was copied up, all directories are read for its other names.
 
 use std::collections::btree_set;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::change::{Change, ChangeKind, Meta};
 use super::same::{Carried, Exact, Rule};
 use super::tree::{Directory, Node, Tree};
+use super::upper_dir::UpperDir;
 use crate::error::{Error, FsResult, Result};
 
 /// Compares the merged tree of `upper` over `lowers` (topmost first) with that of the lowers
@@ -20,19 +22,21 @@ use crate::error::{Error, FsResult, Result};
 ///   is another; one that was copied up and is as before is not listed.
 /// - A directory is changed if its mode, owner, mtime or xattrs are others, and where anything
 ///   below it is listed. The root is never listed.
+/// - What changed a hard link is listed under all its names, also those that only a lower has;
+///   for these the upper's workdir must be given.
 /// - A deleted directory is one line. A renamed one is the deletion of its old name, and the
 ///   addition of every path of its new tree.
 ///
 /// # Errors
 /// Names the layer or the path that cannot be read.
-pub fn diff(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>> {
-    diff_by(lowers, upper, &Exact)
+pub fn diff(lowers: &[PathBuf], upper: impl Into<UpperDir>) -> Result<Vec<Change>> {
+    diff_by(lowers, upper.into(), &Exact)
 }
 
 /// As [`diff`], for an archive of the changes: a file of the upper that has several names is
 /// listed under each of them, changed or not, so that they can be linked again.
-pub fn changes_to_carry(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>> {
-    diff_by(lowers, upper, &Carried)
+pub fn changes_to_carry(lowers: &[PathBuf], upper: impl Into<UpperDir>) -> Result<Vec<Change>> {
+    diff_by(lowers, upper.into(), &Carried)
 }
 
 /// Whether the upper's root differs from the one below it, which [`diff`] never lists: in mode,
@@ -40,7 +44,9 @@ pub fn changes_to_carry(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>>
 ///
 /// # Errors
 /// As [`diff`].
-pub fn root_changed(lowers: &[PathBuf], upper: &Path) -> Result<bool> {
+pub fn root_changed(lowers: &[PathBuf], upper: impl Into<UpperDir>) -> Result<bool> {
+    let upper = upper.into();
+    let path = upper.path.clone();
     let tree = Tree::open_with_upper(lowers, upper)?;
     let Some(old) = tree.root_below_top() else { return Ok(true) };
     let differs = || -> FsResult<bool> {
@@ -48,16 +54,17 @@ pub fn root_changed(lowers: &[PathBuf], upper: &Path) -> Result<bool> {
         let key = |stat: &crate::sys::stat::Stat| (stat.mode, stat.uid, stat.gid);
         Ok(key(&before) != key(&after) || old.xattrs()? != tree.root().xattrs()?)
     };
-    differs().map_err(|errno| Error::io("compare", upper, errno))
+    differs().map_err(|errno| Error::io("compare", path, errno))
 }
 
 /// As [`diff`], with another rule of what has changed.
-pub(super) fn diff_by(lowers: &[PathBuf], upper: &Path, rule: &dyn Rule) -> Result<Vec<Change>> {
+pub(super) fn diff_by(lowers: &[PathBuf], upper: UpperDir, rule: &dyn Rule) -> Result<Vec<Change>> {
+    let path = upper.path.clone();
     let tree = Tree::open_with_upper(lowers, upper)?;
     let mut comparison = Comparison { tree: &tree, rule, path: Vec::new(), changes: Vec::new() };
     comparison.run().map_err(|errno| {
         let below = OsStr::from_bytes(comparison.path.strip_prefix(b"/").unwrap_or_default());
-        Error::io("compare", upper.join(below), errno)
+        Error::io("compare", path.join(below), errno)
     })?;
     let mut changes = comparison.changes;
     changes.sort_by(|a, b| a.path.cmp(&b.path));
@@ -114,7 +121,7 @@ impl Comparison<'_> {
 
     fn enter(&self, new: Directory, old: Option<Directory>) -> FsResult<Level> {
         let names = match &old {
-            Some(old) => new.names_to_compare(old)?,
+            Some(old) => new.names_to_compare(old, self.tree.links())?,
             None => new.names()?,
         };
         let (path, listed) = (self.path.len(), self.changes.len());

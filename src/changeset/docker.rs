@@ -1,10 +1,11 @@
 //! A difference as `docker diff` lists it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::change::Change;
 use super::diff::diff_by;
 use super::same::Docker;
+use super::upper_dir::UpperDir;
 use crate::error::Result;
 
 /// As [`super::diff()`], but with docker's idea of a change (overlay2 driver): a directory's times
@@ -12,6 +13,6 @@ use crate::error::Result;
 ///
 /// # Errors
 /// Names the layer or the path that cannot be read.
-pub fn diff_docker(lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>> {
-    diff_by(lowers, upper, &Docker)
+pub fn diff_docker(lowers: &[PathBuf], upper: impl Into<UpperDir>) -> Result<Vec<Change>> {
+    diff_by(lowers, upper.into(), &Docker)
 }

@@ -2,7 +2,10 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `upper_dir` | where an upper lies and how it was mounted |
 //! | `tree` | a stack of layers as one read-only tree, and its merge rule |
+//! | `file` | a file of that tree |
+//! | `links` | lower names that lead to copied-up hard links |
 //! | `diff` | the walk that compares an upper with what lies below it |
 //! | `same` | when two files count as changed |
 //! | `docker` | the same walk by docker's rule |
@@ -11,10 +14,14 @@
 mod change;
 mod diff;
 mod docker;
+mod file;
+mod links;
 mod same;
 pub mod tree;
+mod upper_dir;
 
 pub use change::{Change, ChangeKind, FileKind, Meta};
 pub use diff::{changes_to_carry, diff, root_changed};
 pub use docker::diff_docker;
 pub use tree::Tree;
+pub use upper_dir::UpperDir;

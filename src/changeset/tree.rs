@@ -2,32 +2,59 @@
 //!
 //! [`Tree::lookup`] holds the only merge rule here; listing is built on it. A path is never
 //! joined: each directory is the list of its parts, one descriptor for each layer that has it.
+//!
+//! With an upper there are two views of the lowers: through the upper, where the index of its
+//! workdir leads the lower names of a copied-up hard link to their upper inode, and from below
+//! it, where they are what they were. Each directory knows which one it was reached by.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::file::visible_xattrs;
+use super::links::Links;
+use super::upper_dir::UpperDir;
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::layer::entry::marks_of_fd;
 use crate::layer::redirect::Redirect;
-use crate::layer::xattrs::{Mark, unescape};
+use crate::layer::xattrs::Mark;
 use crate::layer::{Layer, LayerIndex, Namespace, Probe, probe, whiteout};
 use crate::sys::stat::{Stat, stat_fd};
-use crate::sys::xattr::{self, Target};
-use crate::sys::{OFlags, OwnedFd, creds, dir, file, node};
+use crate::sys::xattr::Target;
+use crate::sys::{OFlags, OwnedFd, dir, file};
+
+pub use super::file::File;
 
 /// A stack of layers, topmost first.
 #[derive(Debug)]
 pub struct Tree {
-    /// The roots of all layers, and whether the merge ends at each.
-    roots: Vec<(Part, bool)>,
+    /// The roots of all layers.
+    roots: Vec<Root>,
     root: Directory,
-    /// Where redirects and metacopies of the topmost layer are believed: the namespace that
-    /// only who mounted this stack can have written, never an image's author.
-    trust_at_top: Namespace,
+    /// What only an upper has.
+    top: Option<Top>,
+}
+
+/// The root of one layer.
+#[derive(Debug)]
+struct Root {
+    part: Part,
+    /// The merge ends here.
+    opaque: bool,
+    /// The UUID of its filesystem, for origins.
+    uuid: [u8; 16],
+}
+
+/// What sets an upper, layer 0, apart from lowers.
+#[derive(Debug)]
+struct Top {
+    /// Where its redirects and metacopies are believed: the namespace that only who mounted
+    /// this stack can have written, never an image's author.
+    trust: Namespace,
+    /// The index of its workdir, where that has entries.
+    links: Option<Links>,
 }
 
 /// One layer's part of a directory.
@@ -43,18 +70,8 @@ struct Part {
 #[derive(Debug, Clone)]
 pub struct Directory {
     parts: Vec<Part>,
-}
-
-/// A file that is no directory.
-#[derive(Debug, Clone)]
-pub struct File {
-    dir: Arc<OwnedFd>,
-    name: OsString,
-    layer: usize,
-    /// Its attributes.
-    pub stat: Stat,
-    /// Where its content is, if not here: it is the copy of a lower's metadata alone.
-    data: Option<(Arc<OwnedFd>, OsString)>,
+    /// Reached through the upper, so that its index counts.
+    through_top: bool,
 }
 
 /// What a name in the merged tree is.
@@ -74,53 +91,50 @@ struct Search<'a> {
 }
 
 impl Tree {
-    /// Opens the layers at `paths`, topmost first; each may be a symlink to a directory.
+    /// Opens the read-only layers at `paths`, topmost first; each may be a symlink to a directory.
     ///
     /// # Errors
     /// Names the layer that is missing or not readable.
     pub fn open(paths: &[PathBuf]) -> Result<Tree> {
-        let mut roots = Vec::with_capacity(paths.len());
-        for (layer, path) in paths.iter().enumerate() {
-            let index = LayerIndex(u32::try_from(layer).unwrap_or(u32::MAX));
-            let opened = Layer::open(index, path)?;
-            roots.push((opened.root, opened.stat, path.as_path()));
-        }
-        Tree::of_roots(roots)
+        Tree::of_roots(open_lowers(paths, 0)?, None)
     }
 
     /// Opens `upper` above the `lowers`, topmost first.
-    pub fn open_with_upper(lowers: &[PathBuf], upper: &Path) -> Result<Tree> {
-        let opened = file::open_root(upper).and_then(|fd| Ok((stat_fd(&fd)?, fd)));
-        let (stat, fd) = opened.map_err(|errno| Error::io("open upper layer", upper, errno))?;
-        let mut roots = vec![(Arc::new(fd), stat, upper)];
-        for (layer, path) in lowers.iter().enumerate() {
-            let index = LayerIndex(u32::try_from(layer + 1).unwrap_or(u32::MAX));
-            let opened = Layer::open(index, path)?;
-            roots.push((opened.root, opened.stat, path.as_path()));
-        }
-        Tree::of_roots(roots)
+    ///
+    /// # Errors
+    /// Names the layer or workdir that is missing or not readable.
+    pub fn open_with_upper(lowers: &[PathBuf], upper: impl Into<UpperDir>) -> Result<Tree> {
+        let upper = upper.into();
+        let links = match &upper.workdir {
+            Some(workdir) => Links::open(workdir)
+                .map_err(|errno| Error::io("read the index of workdir", workdir, errno))?,
+            None => None,
+        };
+        let path = &upper.path;
+        let opened = file::open_root(path).and_then(|fd| Ok((stat_fd(&fd)?, fd)));
+        let (stat, fd) = opened.map_err(|errno| Error::io("open upper layer", path, errno))?;
+        let mut roots = vec![root_of(0, Arc::new(fd), stat, [0; 16], path)?];
+        roots.extend(open_lowers(lowers, 1)?);
+        Tree::of_roots(roots, Some(Top { trust: upper.namespace(), links }))
     }
 
-    fn of_roots(roots: Vec<(Arc<OwnedFd>, Stat, &Path)>) -> Result<Tree> {
-        let privileged = creds::own_ids().0 == 0;
-        let trust_at_top = if privileged { Namespace::Trusted } else { Namespace::User };
-        let mut parts = Vec::with_capacity(roots.len());
-        for (layer, (fd, stat, path)) in roots.into_iter().enumerate() {
-            let marks = marks_of_fd(&fd, None)
-                .map_err(|errno| Error::io("read the xattrs of layer", path, errno))?;
-            let xattr_whiteouts = marks.xattr_whiteouts;
-            parts.push((Part { layer, fd, stat, xattr_whiteouts }, marks.opaque));
-        }
-        if parts.is_empty() {
+    fn of_roots(roots: Vec<Root>, top: Option<Top>) -> Result<Tree> {
+        if roots.is_empty() {
             return Err(Error::Refused("no layer is given".to_owned()));
         }
-        let root = merged_root(&parts);
-        Ok(Tree { roots: parts, root, trust_at_top })
+        let root = merged_root(&roots, true);
+        Ok(Tree { roots, root, top })
     }
 
     /// The namespace whose redirects and metacopies are believed in `layer`.
     fn trust(&self, layer: usize) -> Namespace {
-        if layer == 0 { self.trust_at_top } else { Namespace::Trusted }
+        let top = self.top.as_ref().filter(|_| layer == 0);
+        top.map_or(Namespace::Trusted, |top| top.trust)
+    }
+
+    /// Where names in lowers may lead to; `None` where each is what it is in its layer.
+    pub(super) fn links(&self) -> Option<&Links> {
+        self.top.as_ref().and_then(|top| top.links.as_ref())
     }
 
     /// The root of the merged tree.
@@ -131,7 +145,7 @@ impl Tree {
     /// The root of what lies below the topmost layer; `None` where nothing does.
     pub fn root_below_top(&self) -> Option<Directory> {
         let below = self.roots.get(1..).filter(|roots| !roots.is_empty());
-        below.map(merged_root)
+        below.map(|roots| merged_root(roots, false))
     }
 
     /// The merge rule: what `name` in `dir` is.
@@ -153,9 +167,10 @@ impl Tree {
                 Probe::Whiteout => break,
                 Probe::File(_) if !merged.is_empty() => break,
                 Probe::File(stat) => {
-                    let has_data = !self.is_metacopy(&part, &search.name, &stat)?;
-                    let file = self.file_found(&search, &part, stat, without_data.take())?;
+                    let has_data = !self.is_metacopy(part.layer, &part.fd, &search.name, &stat)?;
+                    let file = file_found(&search, &part, stat, without_data.take())?;
                     if has_data {
+                        let file = if dir.through_top { self.led(file)? } else { file };
                         return Ok(Some(Node::File(file)));
                     }
                     without_data = Some(file);
@@ -178,28 +193,31 @@ impl Tree {
         if without_data.is_some() {
             return Err(Errno::IO);
         }
-        Ok((!merged.is_empty()).then_some(Node::Dir(Directory { parts: merged })))
+        let found = Directory { parts: merged, through_top: dir.through_top };
+        Ok((!found.parts.is_empty()).then_some(Node::Dir(found)))
     }
 
-    /// The file of a lookup: the one found above without data keeps its attributes.
-    fn file_found(
+    /// What `file`, found by its name, is seen through the upper: if it lies in a lower and its
+    /// hard link group was copied up, the group's upper inode.
+    fn led(&self, file: File) -> FsResult<File> {
+        let Some(links) = self.links().filter(|_| file.layer > 0) else { return Ok(file) };
+        let uuid = self.roots.get(file.layer).map(|root| root.uuid).unwrap_or_default();
+        let Some((dir, name, stat)) = links.find(&file, uuid)? else { return Ok(file) };
+        let has_data = !self.is_metacopy(0, &dir, &name, &stat)?;
+        let below = file.data.unwrap_or((file.dir, file.name));
+        let data = (!has_data).then_some(below);
+        Ok(File { dir, name, layer: 0, stat, data, led: true })
+    }
+
+    fn is_metacopy(
         &self,
-        search: &Search<'_>,
-        part: &Part,
-        stat: Stat,
-        above: Option<File>,
-    ) -> FsResult<File> {
-        let (dir, name) = (Arc::clone(&part.fd), search.name.clone().into_owned());
-        match above {
-            None => Ok(File { dir, name, layer: part.layer, stat, data: None }),
-            Some(_) if !stat.is_file() => Err(Errno::IO),
-            Some(file) => Ok(File { data: Some((dir, name)), ..file }),
-        }
-    }
-
-    fn is_metacopy(&self, part: &Part, name: &OsStr, stat: &Stat) -> FsResult<bool> {
-        let target = Target::at(&part.fd, name);
-        Ok(stat.is_file() && self.trust(part.layer).get(target, Mark::Metacopy)?.is_some())
+        layer: usize,
+        dir: &OwnedFd,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> FsResult<bool> {
+        let target = Target::at(dir, name);
+        Ok(stat.is_file() && self.trust(layer).get(target, Mark::Metacopy)?.is_some())
     }
 
     fn file_redirect(&self, part: &Part, name: &OsStr) -> FsResult<Option<Redirect>> {
@@ -232,7 +250,7 @@ impl Tree {
     /// the way leads to layers lower still, so this ends.
     fn parts_below(&self, layer: usize, path: &[OsString]) -> FsResult<Vec<Part>> {
         let below = self.roots.get(layer + 1..).unwrap_or_default();
-        let mut dir = merged_root(below);
+        let mut dir = merged_root(below, false);
         for name in path {
             match self.lookup(&dir, name)? {
                 Some(Node::Dir(next)) => dir = next,
@@ -243,10 +261,44 @@ impl Tree {
     }
 }
 
+/// Opens lowers, topmost first, of which the topmost is layer `first`.
+fn open_lowers(paths: &[PathBuf], first: usize) -> Result<Vec<Root>> {
+    let opened = paths.iter().zip(first..).map(|(path, layer)| {
+        let index = LayerIndex(u32::try_from(layer).unwrap_or(u32::MAX));
+        let opened = Layer::open(index, path)?;
+        root_of(layer, opened.root, opened.stat, opened.uuid, path)
+    });
+    opened.collect()
+}
+
+fn root_of(
+    layer: usize,
+    fd: Arc<OwnedFd>,
+    stat: Stat,
+    uuid: [u8; 16],
+    path: &Path,
+) -> Result<Root> {
+    let marks = marks_of_fd(&fd, None)
+        .map_err(|errno| Error::io("read the xattrs of layer", path, errno))?;
+    let part = Part { layer, fd, stat, xattr_whiteouts: marks.xattr_whiteouts };
+    Ok(Root { part, opaque: marks.opaque, uuid })
+}
+
 /// The root of a stack: the roots of its layers down to the first opaque one.
-fn merged_root(roots: &[(Part, bool)]) -> Directory {
-    let end = roots.iter().position(|(_, opaque)| *opaque).map_or(roots.len(), |last| last + 1);
-    Directory { parts: roots.iter().take(end).map(|(part, _)| part.clone()).collect() }
+fn merged_root(roots: &[Root], through_top: bool) -> Directory {
+    let end = roots.iter().position(|root| root.opaque).map_or(roots.len(), |last| last + 1);
+    let parts = roots.iter().take(end).map(|root| root.part.clone()).collect();
+    Directory { parts, through_top }
+}
+
+/// The file of a lookup: the one found above without data keeps its attributes.
+fn file_found(search: &Search<'_>, part: &Part, stat: Stat, above: Option<File>) -> FsResult<File> {
+    let (dir, name) = (Arc::clone(&part.fd), search.name.clone().into_owned());
+    match above {
+        None => Ok(File { dir, name, layer: part.layer, stat, data: None, led: false }),
+        Some(_) if !stat.is_file() => Err(Errno::IO),
+        Some(file) => Ok(File { data: Some((dir, name)), ..file }),
+    }
 }
 
 impl Node {
@@ -305,16 +357,32 @@ impl Directory {
 
     /// The names under which this directory may differ from `old`, the same one without the
     /// topmost layer: those that the topmost layer mentions where that only adds to `old`, every
-    /// name of both where it replaced it.
-    pub(super) fn names_to_compare(&self, old: &Directory) -> FsResult<BTreeSet<OsString>> {
-        if self.is_same(old) {
-            return Ok(BTreeSet::new());
+    /// name of both where it replaced it. With `links`, moreover, the names in the lowers that
+    /// may lead to them, and all directories, because such names may be below.
+    pub(super) fn names_to_compare(
+        &self,
+        old: &Directory,
+        links: Option<&Links>,
+    ) -> FsResult<BTreeSet<OsString>> {
+        let mut names = if self.is_same(old) {
+            BTreeSet::new()
+        } else if self.adds_to(old) {
+            self.mentioned(1)?
+        } else {
+            let mut names = self.names()?;
+            names.append(&mut old.names()?);
+            return Ok(names);
+        };
+        if let Some(links) = links {
+            for part in self.parts.iter().filter(|part| part.layer > 0) {
+                dir::read_dir(dir::open_dir(&part.fd, OsStr::new("."))?, |entry| {
+                    if links.may_lead(&entry) && !whiteout::is_reserved_name(entry.name) {
+                        names.insert(entry.name.to_owned());
+                    }
+                    Ok(true)
+                })?;
+            }
         }
-        if self.adds_to(old) {
-            return self.mentioned(1);
-        }
-        let mut names = self.names()?;
-        names.append(&mut old.names()?);
         Ok(names)
     }
 
@@ -333,62 +401,4 @@ impl Directory {
 fn same_parts(one: &[Part], two: &[Part]) -> bool {
     let key = |part: &Part| (part.layer, part.stat.dev, part.stat.ino);
     one.iter().map(key).eq(two.iter().map(key))
-}
-
-impl File {
-    /// Whether this is the very same file of the same layer as `other`.
-    pub(super) fn is_same(&self, other: &File) -> bool {
-        let key = |file: &File| (file.layer, file.stat.dev, file.stat.ino);
-        key(self) == key(other)
-    }
-
-    /// A key that the names of one inode share: hard links of one layer.
-    pub fn inode(&self) -> (usize, u64, u64) {
-        (self.layer, self.stat.dev, self.stat.ino)
-    }
-
-    /// The xattrs that users see, with their values, sorted by name.
-    pub fn xattrs(&self) -> FsResult<Vec<(OsString, Vec<u8>)>> {
-        visible_xattrs(Target::at(&self.dir, &self.name))
-    }
-
-    /// One xattr.
-    pub fn xattr(&self, name: &OsStr) -> FsResult<Option<Vec<u8>>> {
-        xattr::get(Target::at(&self.dir, &self.name), name)
-    }
-
-    /// A symlink's target.
-    pub fn link_target(&self) -> FsResult<OsString> {
-        node::read_link(&self.dir, &self.name)
-    }
-
-    /// Opens the content of a regular file for reading.
-    pub fn open(&self) -> FsResult<OwnedFd> {
-        match &self.data {
-            Some((dir, name)) => file::open_at(dir, name, OFlags::RDONLY),
-            None => file::open_at(&self.dir, &self.name, OFlags::RDONLY),
-        }
-    }
-
-    /// Where the content is, on disk: equal for files whose content cannot differ.
-    pub(super) fn data_inode(&self) -> FsResult<(u64, u64)> {
-        let stat = match &self.data {
-            Some((dir, name)) => crate::sys::stat::stat_at(dir, name)?,
-            None => self.stat,
-        };
-        Ok((stat.dev, stat.ino))
-    }
-}
-
-fn visible_xattrs(of: Target<'_>) -> FsResult<Vec<(OsString, Vec<u8>)>> {
-    let mut found = Vec::new();
-    for name in xattr::list(of)? {
-        let Some(shown) = unescape(&name) else { continue };
-        // One that went since it was listed is none.
-        if let Some(value) = xattr::get(of, &name)? {
-            found.push((shown.into_owned(), value));
-        }
-    }
-    found.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
-    Ok(found)
 }

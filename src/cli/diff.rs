@@ -16,7 +16,7 @@ use super::{Context, output};
 /// --upperdir it works on layers in directories, without a store.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  plyfs diff box\n  plyfs diff --lowerdir top:base --upperdir upper"
+    after_help = "Example:\n  plyfs diff box\n  plyfs diff --lowerdir top:base --upperdir upper --workdir work"
 )]
 pub(super) struct Diff {
     /// Name, id or start of an id
@@ -48,7 +48,7 @@ impl Diff {
         };
         let changes = match self.layers.or_container(self.container)? {
             Subject::Container(name) => context.store()?.diff(&name, rule)?,
-            Subject::Layers { lowers, upper: Some(upper) } => rule.diff(&lowers, &upper)?,
+            Subject::Layers { lowers, upper: Some(upper) } => rule.diff(&lowers, upper)?,
             Subject::Layers { upper: None, .. } => {
                 return Err(Error::option("--upperdir", "must be given beside --lowerdir"));
             }

@@ -35,10 +35,7 @@ impl Export {
         let subject = self.layers.or_container(self.container)?;
         let write = |out: &mut dyn Write| match subject {
             Subject::Container(name) => context.store()?.export(&name, out),
-            Subject::Layers { lowers, upper } => {
-                let layers: Vec<_> = upper.into_iter().chain(lowers).collect();
-                tar_write::export(&layers, out)
-            }
+            Subject::Layers { lowers, upper } => tar_write::export(&lowers, upper, out),
         };
         target::write(self.output.as_deref(), write)
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::changeset::UpperDir;
 use crate::error::{Error, Result};
 
 /// Layers given as directories.
@@ -17,6 +18,13 @@ pub(super) struct LayerList {
     /// Directory of the writable layer
     #[arg(long, value_name = "DIR", requires = "lowerdir")]
     upperdir: Option<PathBuf>,
+    /// Directory that the writable layer was mounted with as workdir; changed hard links of the
+    /// read-only layers are complete only with it
+    #[arg(long, value_name = "DIR", requires = "upperdir")]
+    workdir: Option<PathBuf>,
+    /// The writable layer was mounted with the option userxattr
+    #[arg(long, requires = "upperdir")]
+    userxattr: bool,
 }
 
 /// What a verb that takes either a container or layers is to work on.
@@ -24,7 +32,7 @@ pub(super) enum Subject {
     /// A container of the store.
     Container(String),
     /// Layers: the read-only ones topmost first, and the writable one.
-    Layers { lowers: Vec<PathBuf>, upper: Option<PathBuf> },
+    Layers { lowers: Vec<PathBuf>, upper: Option<UpperDir> },
 }
 
 impl LayerList {
@@ -33,7 +41,9 @@ impl LayerList {
         match (self.lowerdir, container) {
             (Some(list), _) => {
                 let lowers = split(&list)?;
-                Ok(Subject::Layers { lowers, upper: self.upperdir })
+                let (workdir, userxattr) = (self.workdir, self.userxattr);
+                let upper = self.upperdir.map(|path| UpperDir { path, workdir, userxattr });
+                Ok(Subject::Layers { lowers, upper })
             }
             (None, Some(container)) => Ok(Subject::Container(container)),
             (None, None) => Err(Error::option("CONTAINER", "or --lowerdir must be given")),

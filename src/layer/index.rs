@@ -10,6 +10,8 @@
 //! lower's (`L+n`), which does not change meanwhile.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -81,6 +83,29 @@ impl Index {
         Ok(Index { fd: Mutex::new(fd), used: AtomicBool::new(used) })
     }
 
+    /// The index in the workdir at `path` as it is, for one who only reads it; it is used if it
+    /// has entries. Works beside a live mount.
+    pub fn open_to_read(path: &Path) -> FsResult<Index> {
+        let base = file::open_root(path)?;
+        let found = file::open_at(&base, OsStr::new(DIR), OFlags::PATH | OFlags::DIRECTORY);
+        let fd = match found {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => {
+                return Ok(Index { fd: Mutex::new(None), used: AtomicBool::new(false) });
+            }
+            Err(errno) => return Err(errno),
+        };
+        let used = !entries(&fd)?.is_empty();
+        Ok(Index { fd: Mutex::new(Some(Arc::new(fd))), used: AtomicBool::new(used) })
+    }
+
+    /// The origins that it has entries for; what is called otherwise is none of its entries.
+    pub fn origins(&self) -> FsResult<Vec<Origin>> {
+        let Some(fd) = self.fd.lock().clone() else { return Ok(Vec::new()) };
+        let bytes = entries(&fd)?.into_iter().filter_map(|name| hex::decode(name.as_bytes()).ok());
+        Ok(bytes.filter_map(|bytes| Origin::parse(&bytes)).collect())
+    }
+
     /// Whether it may have entries.
     pub fn is_used(&self) -> bool {
         self.used.load(Ordering::Acquire)
@@ -129,14 +154,8 @@ pub fn entry_name(origin: &Origin) -> OsString {
 
 /// Removes the entries whose merged link count fell to nothing. Returns whether any are left.
 fn clean(fd: &OwnedFd, namespace: Namespace) -> FsResult<bool> {
-    let readable = dir::open_dir(fd, OsStr::new("."))?;
-    let mut names = Vec::new();
-    dir::read_dir(&readable, |entry| {
-        names.push(entry.name.to_owned());
-        Ok(true)
-    })?;
     let mut left = false;
-    for name in names {
+    for name in entries(fd)? {
         let entry = file::open_path_at(fd, &name)?;
         let stat = stat_fd(&entry)?;
         let value = namespace.get(Target::fd(&entry), Mark::Nlink)?;
@@ -151,6 +170,16 @@ fn clean(fd: &OwnedFd, namespace: Namespace) -> FsResult<bool> {
         }
     }
     Ok(left)
+}
+
+/// The names in the directory of the index.
+fn entries(fd: &OwnedFd) -> FsResult<Vec<OsString>> {
+    let mut names = Vec::new();
+    dir::read_dir(dir::open_dir(fd, OsStr::new("."))?, |entry| {
+        names.push(entry.name.to_owned());
+        Ok(true)
+    })?;
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -95,13 +95,13 @@ impl Store {
         latest: Option<Time>,
         archive: &Path,
     ) -> Result<bool> {
-        let (lowers, upper) = (self.lowers(container), self.upper(container));
-        let changes = changeset::changes_to_carry(&lowers, &upper)?;
-        if changes.is_empty() && !changeset::root_changed(&lowers, &upper)? {
+        let (lowers, upper) = (self.lowers(container), self.upper_dir(container));
+        let changes = changeset::changes_to_carry(&lowers, upper.clone())?;
+        if changes.is_empty() && !changeset::root_changed(&lowers, upper.clone())? {
             return Ok(false);
         }
         let mut out = blobs::create(archive)?;
-        tar_write::changes_tar(&changes, &upper, &lowers, latest, &mut out)?;
+        tar_write::changes_tar(&changes, upper, &lowers, latest, &mut out)?;
         Ok(true)
     }
 
@@ -111,9 +111,8 @@ impl Store {
         latest: Option<Time>,
         archive: &Path,
     ) -> Result<()> {
-        let mut layers = vec![self.upper(container)];
-        layers.extend(self.lowers(container));
-        tar_write::squashed_tar(&layers, latest, &mut blobs::create(archive)?)
+        let (lowers, upper) = (self.lowers(container), self.upper_dir(container));
+        tar_write::squashed_tar(&lowers, upper, latest, &mut blobs::create(archive)?)
     }
 
     /// Unpacks the new layer in `archive`, a plain tar of this transaction, on top of `below`.

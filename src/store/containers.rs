@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::changeset::UpperDir;
 use crate::error::{Errno, Error, Result};
 use crate::image::{ChainId, ImageId, Timestamp};
 use crate::sys::mountinfo;
@@ -189,6 +190,11 @@ impl Store {
     /// The writable layer of a container.
     pub fn upper(&self, container: &Container) -> PathBuf {
         self.layout.upper(&container.id)
+    }
+
+    /// The writable layer of a container with the workdir that it is mounted with, to be read.
+    pub(super) fn upper_dir(&self, container: &Container) -> UpperDir {
+        UpperDir::with_workdir(self.upper(container), self.layout.work(&container.id))
     }
 
     /// Where a container is mounted when no other place is asked for.

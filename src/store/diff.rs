@@ -1,8 +1,8 @@
 //! `diff`: what a container changed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::changeset::{self, Change};
+use crate::changeset::{self, Change, UpperDir};
 use crate::error::Result;
 
 use super::Store;
@@ -22,7 +22,7 @@ impl ChangeRule {
     ///
     /// # Errors
     /// Names the layer or path that cannot be read.
-    pub fn diff(self, lowers: &[PathBuf], upper: &Path) -> Result<Vec<Change>> {
+    pub fn diff(self, lowers: &[PathBuf], upper: UpperDir) -> Result<Vec<Change>> {
         match self {
             ChangeRule::Exact => changeset::diff(lowers, upper),
             ChangeRule::Docker => changeset::diff_docker(lowers, upper),
@@ -38,6 +38,6 @@ impl Store {
     pub fn diff(&self, text: &str, rule: ChangeRule) -> Result<Vec<Change>> {
         let container = self.container(text)?;
         let _held = self.hold(&container, Hold::Shared)?;
-        rule.diff(&self.lowers(&container), &self.upper(&container))
+        rule.diff(&self.lowers(&container), self.upper_dir(&container))
     }
 }

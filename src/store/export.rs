@@ -16,8 +16,6 @@ impl Store {
     pub fn export(&self, text: &str, out: &mut dyn Write) -> Result<()> {
         let container = self.container(text)?;
         let _held = self.hold(&container, Hold::Shared)?;
-        let mut layers = vec![self.upper(&container)];
-        layers.extend(self.lowers(&container));
-        tar_write::export(&layers, out)
+        tar_write::export(&self.lowers(&container), Some(self.upper_dir(&container)), out)
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions};
+use rustix::thread::CapabilitySet;
 
 use super::OwnedFd;
 use super::file_handle::last_errno;
@@ -26,9 +27,20 @@ pub fn raise_open_files() -> FsResult<()> {
 /// Whether this process acts as root of the initial user namespace, as far as it can tell: some
 /// of root's rights may be missing still.
 pub fn is_initial_root() -> bool {
+    rustix::process::geteuid().is_root() && in_initial_user_namespace()
+}
+
+fn in_initial_user_namespace() -> bool {
     let all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
-    rustix::process::geteuid().is_root()
-        && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
+}
+
+/// Whether this process may read and write `trusted.*` xattrs: it has `CAP_SYS_ADMIN` in the
+/// initial user namespace.
+pub fn may_use_trusted_xattrs() -> bool {
+    let held = rustix::thread::capabilities(None);
+    in_initial_user_namespace()
+        && held.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Which side of a [`fork`] this is.
