@@ -137,6 +137,25 @@ fn hard_links_of_layers_need_the_workdir() {
 }
 
 #[test]
+fn deep_trees_need_no_higher_limit_of_the_caller() {
+    let shell = Shell::new();
+    let dir = shell.dir.path();
+    let deep = "d/".repeat(200);
+    for layer in ["upper", "lower"] {
+        fs::create_dir_all(dir.join(layer).join(&deep)).unwrap();
+    }
+    fs::write(dir.join("upper").join(&deep).join("f"), "").unwrap();
+    let output = std::process::Command::new("bash")
+        .args(["-c", "ulimit -S -n 64; exec \"$0\" diff --lowerdir lower --upperdir upper"])
+        .arg(env!("CARGO_BIN_EXE_plyfs"))
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.ends_with("/f\n"), "{output:?}");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let shell = Shell::new();
     assert_eq!(shell.fails(&["diff", "nope"]), "no such container: nope");

@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Errno, Error, Result};
 use crate::store::Store;
-use crate::sys::creds;
+use crate::sys::{creds, process};
 
 /// Copy-on-write layered filesystems for containers.
 ///
@@ -104,6 +104,10 @@ fn default_root() -> Result<PathBuf> {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     start_log();
+    // A tree is read with a descriptor for each layer of each directory above the present one.
+    if let Err(errno) = process::raise_open_files() {
+        tracing::warn!(%errno, "the limit of open files stays as it is");
+    }
     let context = Context { root: cli.root };
     let outcome = match cli.verb {
         Verb::Load(verb) => verb.run(&context),
