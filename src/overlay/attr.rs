@@ -23,13 +23,9 @@ impl Overlay {
     /// The attributes of a node as users see them; through `handle` where one is given.
     pub fn getattr(&self, node: NodeId, handle: Option<HandleId>) -> FsResult<Stat> {
         let node = self.nodes.get(node)?;
-        // The file of a handle may be a lower one that holds the data alone.
-        let data_alone = node.is_upper() && !node.has_upper_data();
-        match handle.filter(|_| !data_alone) {
-            Some(handle) => {
-                let file = self.handle_file(handle)?;
-                self.shown(&node, crate::sys::stat::stat_fd(&file)?)
-            }
+        // What is open in a lower may have its attributes in the upper.
+        match handle.map(|handle| self.upper_file(handle)).transpose()?.flatten() {
+            Some(file) => self.shown(&node, crate::sys::stat::stat_fd(&file)?),
             None => self.stat_node(&node),
         }
     }
@@ -77,10 +73,8 @@ impl Overlay {
         }
         let value = upper.namespace.get(Target::at(dir, name), Mark::Origin)?;
         let Some(origin) = value.as_deref().and_then(Origin::parse) else { return Ok(own()) };
-        let origin_ino = origin.inode_number();
-        Ok(origin_ino.map_or_else(own, |ino| {
-            self.inode_numbers.visible(self.inode_numbers.first_device(), ino)
-        }))
+        let number = origin.inode_number().zip(self.origin_device(&origin));
+        Ok(number.map_or_else(own, |(ino, dev)| self.inode_numbers.visible(dev, ino)))
     }
 
     /// Changes attributes; a lower file is copied up first, with as little data as the change

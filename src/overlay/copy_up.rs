@@ -40,6 +40,12 @@ pub(super) enum Data {
     Attributes,
 }
 
+/// What is copied: a lower file, whose data may lie in another file than its attributes.
+struct Source {
+    at: At,
+    data: At,
+}
+
 /// A complete copy that has no place in the upper yet.
 enum Staged {
     /// A file without a name: a crash leaves nothing at all.
@@ -92,9 +98,9 @@ impl Overlay {
         if node.is_upper() {
             return Ok(());
         }
-        let source = self.lower_place(node)?;
-        let stat = source.stat()?;
-        let origin = self.origin_of(upper, &source, node);
+        let source = self.source_of(node)?;
+        let stat = source.at.stat()?;
+        let origin = self.origin_of(upper, &source.at, node);
         let entry = self.index_name(upper, &stat, origin.as_ref());
         let linked = entry.is_some() && self.policy.metacopy_from.is_some();
         let attributes_only = data == Data::Attributes
@@ -109,21 +115,28 @@ impl Overlay {
         published.map(drop)
     }
 
-    /// The place of a node that is not copied up; lowers do not change.
-    fn lower_place(&self, node: &Node) -> FsResult<At> {
+    /// Where a node that is not copied up is copied from; lowers do not change.
+    fn source_of(&self, node: &Node) -> FsResult<Source> {
         if let Some(dir) = &node.dir {
-            return Ok(At::Dir(self.dir_fds.get(dir.top()?)?));
+            let at = At::Dir(self.dir_fds.get(dir.top()?)?);
+            return Ok(Source { data: at.clone(), at });
         }
-        let lower = node.state.lock().lower.clone();
-        let (dir, name) = lower.ok_or(Errno::STALE)?;
-        Ok(At::Entry(self.dir_fds.get(&dir)?, name))
+        let (attributes, data) = {
+            let state = node.state.lock();
+            (state.lower_attributes().cloned(), state.lower.clone())
+        };
+        let place = |lower: Option<(Arc<LayerDir>, Name)>| -> FsResult<At> {
+            let (dir, name) = lower.ok_or(Errno::STALE)?;
+            Ok(At::Entry(self.dir_fds.get(&dir)?, name))
+        };
+        Ok(Source { at: place(attributes)?, data: place(data)? })
     }
 
     /// The origin to record on a copy; none where the filesystem has no handles.
     fn origin_of(&self, upper: &Upper, source: &At, node: &Node) -> Option<Origin> {
         let layer = match &node.dir {
             Some(dir) => dir.top().ok()?.layer,
-            None => node.state.lock().lower.as_ref()?.0.layer,
+            None => node.state.lock().lower_attributes()?.0.layer,
         };
         let (dir, name) = source.dir_and_name();
         let origin = || Origin::of(dir, name, self.layer_uuid(layer));
@@ -242,6 +255,7 @@ impl Overlay {
             node.data_in_upper.store(true, Ordering::Release);
             node.state.lock().lower = None;
         }
+        node.state.lock().attributes = None;
         Ok(())
     }
 
@@ -252,8 +266,8 @@ impl Overlay {
         if node.is_upper() {
             return Ok(());
         }
-        let source = self.lower_place(node)?;
-        let stat = source.stat()?;
+        let source = self.source_of(node)?;
+        let stat = source.at.stat()?;
         let fd = match stage_file(upper, &source, &stat, whole(data), None)? {
             Staged::Unnamed(fd) => fd,
             Staged::Named(name) => {
@@ -266,6 +280,7 @@ impl Overlay {
             let mut state = node.state.lock();
             state.pinned = Some(Arc::new(fd));
             state.lower = None;
+            state.attributes = None;
         }
         node.in_upper.store(true, Ordering::Release);
         node.data_in_upper.store(true, Ordering::Release);
@@ -305,7 +320,7 @@ fn whole(data: Data) -> Data {
 fn stage(
     upper: &Upper,
     kind: FileType,
-    source: &At,
+    source: &Source,
     stat: &Stat,
     data: Data,
     origin: Option<&Origin>,
@@ -318,13 +333,13 @@ fn stage(
     match kind {
         FileType::Directory => node::make_dir(staging, &name, 0o700)?,
         FileType::Symlink => {
-            let (dir, link) = source.dir_and_name();
+            let (dir, link) = source.at.dir_and_name();
             let target = node::read_link(dir, link)?;
             node::make_symlink(staging, &name, &target)?;
         }
         _ => node::make_node(staging, &name, stat.mode, stat.rdev)?,
     }
-    match dress(upper, &named(upper, &name)?, kind, source, stat, origin) {
+    match dress(upper, &named(upper, &name)?, kind, &source.at, stat, origin) {
         Ok(()) => Ok(Staged::Named(name)),
         Err(errno) => {
             upper.work.discard(&name);
@@ -340,7 +355,7 @@ fn named(upper: &Upper, name: &std::ffi::OsStr) -> FsResult<OwnedFd> {
 
 fn stage_file(
     upper: &Upper,
-    source: &At,
+    source: &Source,
     stat: &Stat,
     data: Data,
     origin: Option<&Origin>,
@@ -373,7 +388,7 @@ fn new_file(upper: &Upper) -> FsResult<(OwnedFd, Option<OsString>)> {
 fn fill(
     upper: &Upper,
     fd: &OwnedFd,
-    source: &At,
+    source: &Source,
     stat: &Stat,
     data: Data,
     origin: Option<&Origin>,
@@ -388,7 +403,7 @@ fn fill(
         }
     };
     if size > 0 {
-        let from = open_lower(source)?;
+        let from = open_lower(&source.data)?;
         let whole = size == stat.size;
         // Fewer blocks than the size needs: there are holes to keep.
         if stat.blocks * 512 >= stat.size {
@@ -397,7 +412,7 @@ fn fill(
             copy::content(&from, fd, size, whole)?;
         }
     }
-    dress(upper, fd, FileType::RegularFile, source, stat, origin)?;
+    dress(upper, fd, FileType::RegularFile, &source.at, stat, origin)?;
     if size > 0 { upper.sync(fd, false) } else { Ok(()) }
 }
 

@@ -229,6 +229,7 @@ impl Overlay {
             keys: vec![RealKey { dev: stat.dev, ino: stat.ino }],
             names: Vec::with_capacity(1),
             lower: None,
+            attributes: None,
             pinned: None,
             index: None,
             dead: false,

@@ -75,6 +75,13 @@ impl Overlay {
         self.current_file(&handle)
     }
 
+    /// The file of a handle, if that lies in the upper.
+    pub(super) fn upper_file(&self, handle: HandleId) -> FsResult<Option<Arc<OwnedFd>>> {
+        let handle = self.handles.get(handle)?;
+        let file = self.current_file(&handle)?;
+        Ok(handle.is_upper().then_some(file))
+    }
+
     /// The file of a handle, if it was opened for writing.
     pub(super) fn writable_file(&self, handle: HandleId) -> FsResult<Option<Arc<OwnedFd>>> {
         let handle = self.handles.get(handle)?;

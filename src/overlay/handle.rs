@@ -29,6 +29,11 @@ impl Handle {
         !self.upper.load(Ordering::Acquire) && self.node.has_upper_data()
     }
 
+    /// Whether the file lies in the upper.
+    pub fn is_upper(&self) -> bool {
+        self.upper.load(Ordering::Acquire)
+    }
+
     /// The file as it was last opened.
     pub fn file(&self) -> Arc<OwnedFd> {
         self.file.read().clone()

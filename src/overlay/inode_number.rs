@@ -39,11 +39,6 @@ impl InodeNumbers {
         let fits = ino <= room && fs < (1 << FS_BITS);
         if fits { fs << FS_SHIFT | ino } else { 1 << 63 | (mix(dev ^ mix(ino)) >> 1) }
     }
-
-    /// The device that an origin without a known one is taken to be on: the lowest layer's.
-    pub fn first_device(&self) -> u64 {
-        self.devices.first().copied().unwrap_or_default()
-    }
 }
 
 /// The finalizer of splitmix64: a bijection that spreads every bit.

@@ -80,24 +80,6 @@ impl LayerDir {
         let place = Place::Child { parent: parent.clone(), name: name.clone() };
         LayerDir::new(parent.layer, marks, place)
     }
-
-    /// The components of its path from the root of its layer.
-    pub fn components(self: &Arc<LayerDir>) -> Vec<Name> {
-        let mut names = Vec::new();
-        let mut dir = self.clone();
-        loop {
-            let place = dir.place.read().clone();
-            match place {
-                Place::Root(_) => break,
-                Place::Child { parent, name } => {
-                    names.push(name);
-                    dir = parent;
-                }
-            }
-        }
-        names.reverse();
-        names
-    }
 }
 
 /// A bounded set of open `O_PATH` descriptors of directories, least recently used first out.

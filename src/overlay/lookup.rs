@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 
 use super::layer_dir::{LayerDir, name_of};
 use super::listing::{Listed, Occupant, Part};
+use super::lower_path::LowerPath;
 use super::node::{Directory, Node, NodeState, RealKey};
 use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
@@ -32,6 +33,8 @@ pub(super) struct Merged {
     pub stat: Stat,
     /// For a directory: its parts, topmost first, with their attributes.
     pub parts: Vec<(Arc<LayerDir>, Stat)>,
+    /// For a directory: where its upper part says that the lower ones are.
+    pub redirect: Option<Redirect>,
     /// For a file whose attributes alone lie there: where its data lies.
     pub data: Option<(Arc<LayerDir>, Name)>,
 }
@@ -152,7 +155,13 @@ impl Overlay {
                     let place = ((*part).clone(), name.clone());
                     let below = parts.get(i + 1..).unwrap_or_default();
                     let data = self.data_place(&place, &stat, below)?;
-                    return Ok(Some(Merged { place, stat, parts: Vec::new(), data }));
+                    return Ok(Some(Merged {
+                        place,
+                        stat,
+                        parts: Vec::new(),
+                        redirect: None,
+                        data,
+                    }));
                 }
                 (Probe::Dir(stat), _) => {
                     let (child, marks) = self.enter(part, &fd, name)?;
@@ -161,6 +170,9 @@ impl Overlay {
                         return Ok(found);
                     }
                     redirected |= marks.redirect.is_some();
+                    if let (true, Some(merged)) = (part.layer.is_upper(), &mut found) {
+                        merged.redirect.clone_from(&marks.redirect);
+                    }
                     search = search.redirected(marks.redirect);
                 }
             }
@@ -254,8 +266,15 @@ impl Overlay {
             _ => merged.data.clone(),
         };
         let entry = indexed.map(|indexed| indexed.name);
-        let node =
-            self.nodes.intern(key, |id| new_node(id, key, ino, merged, is_upper, data, entry))?;
+        let above = parent.directory()?.lower_path.as_ref();
+        let node = self.nodes.intern(key, |id| {
+            let redirect = merged.redirect.clone();
+            let mut node = new_node(id, key, ino, merged, is_upper, data, entry);
+            if let Some(dir) = node.dir.as_mut().filter(|dir| !dir.lowers.is_empty()) {
+                dir.lower_path = LowerPath::child(above, name, redirect.as_ref());
+            }
+            node
+        })?;
         if node.kind != stat.file_type() {
             // A number used again while its old node lives would mix two files.
             self.nodes.forget(node.id, 1);
@@ -369,7 +388,13 @@ fn add_part(
         Some(merged) => merged.parts.push((child, stat)),
         None => {
             let place = (parent.clone(), name.clone());
-            *found = Some(Merged { place, stat, parts: vec![(child, stat)], data: None });
+            *found = Some(Merged {
+                place,
+                stat,
+                parts: vec![(child, stat)],
+                redirect: None,
+                data: None,
+            });
         }
     }
 }
@@ -385,12 +410,14 @@ fn new_node(
 ) -> Node {
     let kind = merged.stat.file_type();
     let is_dir = kind == FileType::Directory;
+    let attributes = (!is_upper && data.is_some()).then(|| Box::new(merged.place.clone()));
     let lower = if is_upper { data } else { Some(data.unwrap_or(merged.place)) };
     let state = NodeState {
         ino,
         keys: vec![key],
         names: Vec::with_capacity(1),
         lower: lower.filter(|_| !is_dir),
+        attributes,
         pinned: None,
         index,
         dead: false,

@@ -15,6 +15,7 @@ use super::Overlay;
 use super::copy_up::{Data, open_lower, times_of};
 use super::layer_dir::LayerDir;
 use super::lookup::Search;
+use super::lower_path::LowerPath;
 use super::node::Node;
 use super::place::At;
 use super::{Name, layer_dir::name_of};
@@ -179,11 +180,19 @@ impl Overlay {
         if node.has_upper_data() || node.dir.is_some() {
             return Ok(());
         }
-        let lower = node.state.lock().lower.clone();
-        let Some((dir, name)) = lower else { return Ok(()) };
-        let names = dir.components().into_iter().chain([name]);
-        let path = names.map(|name| name.to_os_string()).collect();
-        let value = Redirect::Absolute(path).to_bytes();
-        upper.set_mark(Target::fd(fd), Mark::Redirect, &value)
+        let Ok(alias) = node.alias() else { return Ok(()) };
+        let known = upper.namespace.get(Target::fd(fd), Mark::Redirect)?;
+        let redirect = known.map(|value| Redirect::parse(&value)).transpose()?;
+        if let Some(Redirect::Absolute(_)) = redirect {
+            return Ok(());
+        }
+        // Without a redirect no name of it was ever moved: this one is the lowers' own.
+        let above = alias.parent.directory()?.lower_path.as_ref();
+        match LowerPath::child(above, &alias.name, redirect.as_ref()) {
+            Some(path) => {
+                upper.set_mark(Target::fd(fd), Mark::Redirect, &path.redirect().to_bytes())
+            }
+            None => Err(Errno::IO),
+        }
     }
 }

@@ -36,6 +36,7 @@ mod layer_dir;
 mod link;
 mod listing;
 mod lookup;
+mod lower_path;
 mod metacopy;
 mod node;
 pub mod options;

@@ -19,6 +19,7 @@ use rustix::fs::FileType;
 
 use super::layer_dir::LayerDir;
 use super::listing::Listing;
+use super::lower_path::LowerPath;
 use super::{Name, NodeId};
 use crate::error::{Errno, FsResult};
 use crate::sys::OwnedFd;
@@ -79,12 +80,21 @@ pub struct NodeState {
     pub names: Vec<Alias>,
     /// For anything but a directory: where its data lies as long as that is not in the upper.
     pub lower: Option<(Arc<LayerDir>, Name)>,
+    /// Where its attributes lie while that is a lower file that has them alone.
+    pub attributes: Option<Box<(Arc<LayerDir>, Name)>>,
     /// Holds an upper inode that no name leads to any more.
     pub pinned: Option<Arc<OwnedFd>>,
     /// Its name in the index, which leads to it whatever its other names are.
     pub index: Option<Name>,
     /// Its last name is gone.
     pub dead: bool,
+}
+
+impl NodeState {
+    /// The lower file that has its attributes, as long as it is not in the upper.
+    pub fn lower_attributes(&self) -> Option<&(Arc<LayerDir>, Name)> {
+        self.attributes.as_deref().or(self.lower.as_ref())
+    }
 }
 
 /// What only directories have.
@@ -94,6 +104,8 @@ pub struct Directory {
     pub upper: OnceLock<Arc<LayerDir>>,
     /// Its parts in the lowers, topmost first.
     pub lowers: Box<[Arc<LayerDir>]>,
+    /// Where the lowers have it, if they do.
+    pub lower_path: Option<Arc<LowerPath>>,
     /// Read by lookups, written by what adds or removes names.
     pub state: RwLock<DirState>,
     /// The merged entries, while they are kept.
@@ -117,6 +129,7 @@ impl Directory {
         Directory {
             upper: upper.map_or_else(OnceLock::new, OnceLock::from),
             lowers: lowers.into_boxed_slice(),
+            lower_path: None,
             state: RwLock::default(),
             listing: RwLock::new(None),
             direct_lookups: AtomicU32::new(0),
@@ -333,6 +346,7 @@ impl NodeTable {
                 keys: std::mem::take(&mut state.keys),
                 names: std::mem::take(&mut state.names),
                 lower: state.lower.clone(),
+                attributes: None,
                 pinned: None,
                 index: state.index.take(),
                 dead: false,

@@ -100,7 +100,8 @@ impl Overlay {
             drop(state);
             return Ok(Ok(At::Dir(self.dir_fds.get(dir.top()?)?)));
         }
-        if let Some((dir, name)) = state.lower.clone().filter(|_| !node.is_upper()) {
+        let lower = state.lower_attributes().cloned().filter(|_| !node.is_upper());
+        if let Some((dir, name)) = lower {
             drop(state);
             return Ok(Ok(At::Entry(self.dir_fds.get(&dir)?, name)));
         }

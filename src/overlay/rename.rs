@@ -15,7 +15,6 @@ use super::node::{Directory, Node};
 use super::remove::has_name;
 use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
-use crate::layer::redirect::Redirect;
 use crate::layer::upper::{Present, Upper};
 use crate::layer::whiteout::{self, Style};
 use crate::layer::xattrs::Mark;
@@ -282,9 +281,8 @@ impl Overlay {
         }
         let Some(dir) = &node.dir else { return Ok(()) };
         let own = self.dir_fds.get(dir.upper()?)?;
-        if let Some(lower) = dir.lowers.first() {
-            let path = lower.components().iter().map(|name| name.to_os_string()).collect();
-            let value = Redirect::Absolute(path).to_bytes();
+        if let Some(path) = &dir.lower_path {
+            let value = path.redirect().to_bytes();
             return match upper.set_mark(Target::fd(&own), Mark::Redirect, &value) {
                 // The path does not fit into an xattr here: let the caller copy the tree.
                 Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE | Errno::OPNOTSUPP) => {

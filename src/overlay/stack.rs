@@ -14,9 +14,12 @@ use super::readdir::ListingBudget;
 use super::{Overlay, Policy};
 use crate::error::{Error, Result};
 use crate::layer::ids::{IdMap, IdRange};
+use crate::layer::origin::Origin;
 use crate::layer::upper::Wanted;
 use crate::layer::xattrs::DirMarks;
 use crate::layer::{Layer, LayerIndex, Upper, entry};
+use crate::sys::OFlags;
+use crate::sys::file_handle::open_handle;
 use crate::sys::stat::Stat;
 
 /// The most layers that a directory's parts can be numbered for.
@@ -77,6 +80,26 @@ impl Overlay {
     pub(super) fn layer_uuid(&self, layer: LayerIndex) -> [u8; 16] {
         let lower = (layer.0 as usize).checked_sub(1).and_then(|i| self.lowers.get(i));
         lower.map(|lower| lower.uuid).unwrap_or_default()
+    }
+
+    /// The device that an origin is on: that of the lowers whose filesystem has its UUID, or may
+    /// have it. Where several do (a tmpfs has none), the one that knows its handle.
+    pub(super) fn origin_device(&self, origin: &Origin) -> Option<u64> {
+        let fits = |lower: &&Layer| lower.uuid == origin.uuid || lower.uuid == [0; 16];
+        let mut devices: Vec<(u64, &Layer)> = Vec::new();
+        for lower in self.lowers.iter().filter(fits) {
+            if !devices.iter().any(|(dev, _)| *dev == lower.stat.dev) {
+                devices.push((lower.stat.dev, lower));
+            }
+        }
+        if let [(only, _)] = devices.as_slice() {
+            return Some(*only);
+        }
+        let knows = |lower: &Layer| {
+            let root = crate::sys::dir::open_dir(&lower.root, ".".as_ref())?;
+            open_handle(root, &origin.handle, OFlags::PATH)
+        };
+        devices.into_iter().find(|(_, lower)| knows(lower).is_ok()).map(|(dev, _)| dev)
     }
 
     /// The device of a layer.
@@ -163,6 +186,7 @@ fn root_of(
         keys: vec![RealKey { dev: stat.dev, ino: stat.ino }],
         names: Vec::new(),
         lower: None,
+        attributes: None,
         pinned: None,
         index: None,
         dead: false,

@@ -1,0 +1,104 @@
+//! One test for each fault that was found by a public suite or by use: what went wrong, and that
+//! it does so no more.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as expected"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use support::{Driver, MountedOverlay, Options, Scene, require};
+
+/// Mounts with `scene`'s upper as the topmost lower, under a fresh upper, and runs `test`.
+fn stacked(scene: &Scene, options: &Options, test: impl FnOnce(&MountedOverlay<'_>)) {
+    let mut next = Scene::empty(0);
+    next.lowers = std::iter::once(&scene.upper).chain(&scene.lowers).cloned().collect();
+    test(&next.mount_by(Driver::Plyfs, options));
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// unionmount-testsuite, rename-mass-5 with rotating layers: the redirect of a moved file named
+/// the place of its data within its layer, which a layer in between had hidden: EIO, and with
+/// another file there its data.
+#[test]
+fn a_moved_metacopy_finds_its_data_past_a_layer_that_moved_it_too() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile one first\nfile two second\n");
+    let options = Options::with(&["metacopy=on"]);
+    let mount = scene.mount_by(Driver::Plyfs, &options);
+    fs::rename(mount.path("one"), mount.path("three")).unwrap();
+    fs::rename(mount.path("two"), mount.path("one")).unwrap();
+    drop(mount);
+    stacked(&scene, &options, |mount| {
+        fs::rename(mount.path("three"), mount.path("four")).unwrap();
+        assert_eq!(fs::read_to_string(mount.path("four")).unwrap(), "first");
+        assert_eq!(fs::read_to_string(mount.path("one")).unwrap(), "second");
+        drop_caches();
+        assert_eq!(fs::read_to_string(mount.path("four")).unwrap(), "first");
+    });
+}
+
+/// The same of directories: `a/b` is `c/b` in the bottom layer, and `c` is hidden above it.
+#[test]
+fn a_moved_directory_finds_its_lower_part_past_a_layer_that_moved_its_parent() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile c/b/file content\n");
+    let options = Options::default();
+    let mount = scene.mount_by(Driver::Plyfs, &options);
+    fs::rename(mount.path("c"), mount.path("a")).unwrap();
+    drop(mount);
+    let mut next = Scene::empty(0);
+    next.lowers = vec![scene.upper.clone(), scene.lowers[0].clone()];
+    let mut mount = next.mount_by(Driver::Plyfs, &options);
+    fs::rename(mount.path("a/b"), mount.path("moved")).unwrap();
+    assert_eq!(fs::read_to_string(mount.path("moved/file")).unwrap(), "content");
+    mount.remount();
+    assert_eq!(fs::read_to_string(mount.path("moved/file")).unwrap(), "content");
+    assert_eq!(fs::read_dir(mount.path("a")).unwrap().count(), 0);
+}
+
+/// A file whose attributes alone lie in a middle layer showed, and copied up, those of the layer
+/// that has its data; its inode number changed at copy-up.
+#[test]
+fn attributes_come_from_the_layer_that_has_them_and_data_from_the_one_below() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile data content mode=0644\n");
+    let options = Options::with(&["metacopy=on"]);
+    let mount = scene.mount_by(Driver::Plyfs, &options);
+    set_mode(&mount.path("data"), 0o700);
+    drop(mount);
+    stacked(&scene, &options, |mount| {
+        let path = mount.path("data");
+        let before = fs::metadata(&path).unwrap();
+        assert_eq!(before.mode() & 0o777, 0o700);
+        drop_caches();
+        std::os::unix::fs::chown(&path, Some(7), Some(8)).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!((after.mode() & 0o777, after.ino()), (0o700, before.ino()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "content");
+        fs::write(&path, "changed").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    });
+}
+
+/// Of what nobody uses, the kernel's names and attributes are forgotten.
+fn drop_caches() {
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+}
