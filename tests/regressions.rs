@@ -102,3 +102,33 @@ fn attributes_come_from_the_layer_that_has_them_and_data_from_the_one_below() {
 fn drop_caches() {
     fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
 }
+
+/// Statement 37, and copies of an upper made with all its xattrs: two files with one origin had
+/// one inode number, and two directories with one redirect were one.
+#[test]
+fn copies_of_what_was_copied_up_are_things_of_their_own() {
+    if !(require("root") && require("fuse") && require("tool:cp")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile file content\nfile dir/inner x\n");
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    set_mode(&mount.path("file"), 0o600);
+    fs::rename(mount.path("dir"), mount.path("one")).unwrap();
+    drop(mount);
+    for (from, to) in [("file", "twin"), ("one", "two")] {
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .args([scene.upper.join(from), scene.upper.join(to)])
+            .status();
+        assert!(copied.unwrap().success());
+    }
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let number = |name: &str| fs::metadata(mount.path(name)).unwrap().ino();
+    assert_ne!(number("file"), number("twin"));
+    assert_ne!(number("one"), number("two"));
+    fs::write(mount.path("one/mine"), "").unwrap();
+    assert!(!mount.path("two/mine").exists());
+    assert!(mount.path("two/inner").exists());
+    fs::write(mount.path("twin"), "changed").unwrap();
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "content");
+}

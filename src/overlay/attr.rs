@@ -74,7 +74,9 @@ impl Overlay {
         let value = upper.namespace.get(Target::at(dir, name), Mark::Origin)?;
         let Some(origin) = value.as_deref().and_then(Origin::parse) else { return Ok(own()) };
         let number = origin.inode_number().zip(self.origin_device(&origin));
-        Ok(number.map_or_else(own, |(ino, dev)| self.inode_numbers.visible(dev, ino)))
+        let number = number.map(|(ino, dev)| self.inode_numbers.visible(dev, ino));
+        let claimed = number.filter(|ino| self.inode_numbers.claim(*ino, (stat.dev, stat.ino)));
+        Ok(claimed.unwrap_or_else(own))
     }
 
     /// Changes attributes; a lower file is copied up first, with as little data as the change

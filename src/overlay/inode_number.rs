@@ -4,6 +4,10 @@
 //! Where all layers lie on one filesystem they are its own numbers. Otherwise the upper bits tell
 //! the filesystems apart (the kernel's `xino`), and a number that reaches into them is hashed.
 
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
 /// Bits that tell filesystems apart.
 const FS_BITS: u32 = 8;
 const FS_SHIFT: u32 = 63 - FS_BITS;
@@ -12,6 +16,8 @@ const FS_SHIFT: u32 = 63 - FS_BITS;
 #[derive(Debug)]
 pub struct InodeNumbers {
     devices: Vec<u64>,
+    /// The numbers of origins, and the upper inodes (device and number) that show them.
+    claims: Mutex<HashMap<u64, (u64, u64), foldhash::fast::FixedState>>,
 }
 
 impl InodeNumbers {
@@ -24,7 +30,13 @@ impl InodeNumbers {
                 distinct.push(dev);
             }
         }
-        InodeNumbers { devices: distinct }
+        InodeNumbers { devices: distinct, claims: Mutex::default() }
+    }
+
+    /// Whether the upper inode `inode` may show the number `ino` of its origin: it may not where
+    /// another says that it has the same one (somebody copied an upper's file with its xattrs).
+    pub fn claim(&self, ino: u64, inode: (u64, u64)) -> bool {
+        *self.claims.lock().entry(ino).or_insert(inode) == inode
     }
 
     /// The number to show for the inode `ino` of the device `dev`.

@@ -261,6 +261,7 @@ impl Overlay {
             Some(indexed) => RealKey { dev: indexed.stat.dev, ino: indexed.stat.ino },
             None => self.key_of(parent, name, &merged),
         };
+        let (key, ino) = self.own_directory(parent, name, &merged).unwrap_or((key, ino));
         let data = match &indexed {
             Some(indexed) if !merged.is_upper() => self.indexed_data(indexed, &merged)?,
             _ => merged.data.clone(),
@@ -293,6 +294,28 @@ impl Overlay {
                 Err(errno)
             }
         }
+    }
+
+    /// For a directory whose lower part a directory elsewhere has, too (somebody copied a
+    /// redirect): a key and an inode number that are not that one's.
+    fn own_directory(
+        &self,
+        parent: &Arc<Node>,
+        name: &Name,
+        merged: &Merged,
+    ) -> Option<(RealKey, u64)> {
+        if !merged.stat.is_dir() {
+            return None;
+        }
+        let alias = self.nodes.of_key(merged.key())?.alias().ok()?;
+        if alias.name == *name && Arc::ptr_eq(&alias.parent, parent) {
+            return None;
+        }
+        let key = match merged.is_upper() {
+            true => RealKey { dev: merged.stat.dev, ino: merged.stat.ino },
+            false => RealKey { dev: parent.id.0 | 1 << 63, ino: super::listing::hash(name) },
+        };
+        Some((key, self.inode_numbers.visible(key.dev, key.ino)))
     }
 
     /// What the node table knows it by. Without an index the names of a lower hard link part at

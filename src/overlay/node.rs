@@ -283,6 +283,11 @@ impl NodeTable {
         self.id_shard(id)?.lock().get(&id.0).cloned().ok_or(Errno::STALE)
     }
 
+    /// The node that `key` leads to.
+    pub fn of_key(&self, key: RealKey) -> Option<Arc<Node>> {
+        self.key_shard(key).ok()?.lock().get(&key).cloned()
+    }
+
     /// The node of `key`, made where there is none yet; counts one lookup.
     pub fn intern(&self, key: RealKey, make: impl FnOnce(NodeId) -> Node) -> FsResult<Arc<Node>> {
         let mut shard = self.key_shard(key)?.lock();
