@@ -121,6 +121,8 @@ fn hard_links_follow_a_renewed_node() {
         assert!(fs::read(&one).unwrap().starts_with(b"#!/bin/true_"));
         assert_eq!(fs::metadata(&one).unwrap().ino(), number);
         assert_eq!(fs::metadata(&two).unwrap().ino(), number);
+        assert_eq!(fs::metadata(&one).unwrap().nlink(), 2);
+        assert_eq!(fs::metadata(&two).unwrap().nlink(), 2);
     });
 }
 

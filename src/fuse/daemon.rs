@@ -38,6 +38,10 @@ pub fn serve(
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
     let overlay = Arc::new(open_layers(options)?);
+    if let Err(error) = overlay.refuse_mountpoint(&mountpoint) {
+        overlay.shutdown();
+        return Err(error);
+    }
     let served = serve_overlay(&overlay, options, &mountpoint, signals, ready);
     overlay.shutdown();
     served

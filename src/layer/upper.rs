@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::index::Index;
 use super::whiteout::{self, Style};
-use super::workdir::Workdir;
+use super::workdir::{self, Workdir};
 use super::xattrs::{Mark, Namespace};
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::stat::Stat;
@@ -66,6 +66,8 @@ pub struct Upper {
     pub index: Option<Index>,
     /// The name in staging of a whiteout that others are linked to, once there is one.
     shared_whiteout: Mutex<Option<std::ffi::OsString>>,
+    /// Held so that no other mount takes this upper with another workdir.
+    _lock: OwnedFd,
 }
 
 impl Upper {
@@ -78,6 +80,8 @@ impl Upper {
         let root = file::open_root(path).map_err(failed)?;
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
         let workdir = Workdir::open(work)?;
+        let lock = sys::dir::open_dir(&root, OsStr::new(".")).map_err(failed)?;
+        workdir::take(&lock, "upperdir", path)?;
         let work_stat = sys::stat::stat_fd(workdir.staging()).map_err(failed)?;
         if work_stat.dev != stat.dev {
             let reason = format!("{} is not on the filesystem of upperdir", work.display());
@@ -104,6 +108,7 @@ impl Upper {
             volatile: wanted.volatile,
             index,
             shared_whiteout: Mutex::new(None),
+            _lock: lock,
         };
         Ok(upper)
     }

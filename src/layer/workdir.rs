@@ -13,6 +13,12 @@ use crate::sys::{self, OFlags, OwnedFd, dir, file, node};
 
 const STAGING: &str = "work";
 
+/// In staging, the directory whose entries name what a mount must know to use the upper.
+const INCOMPATIBLE: &str = "incompat";
+
+/// The entry of a volatile mount.
+const VOLATILE: &str = "volatile";
+
 /// The staging directory of one live mount.
 #[derive(Debug)]
 pub struct Workdir {
@@ -32,16 +38,7 @@ impl Workdir {
         let failed = |action| move |errno| Error::io(action, path, errno);
         let root = file::open_root(path).map_err(failed("open workdir"))?;
         let base = dir::open_dir(&root, OsStr::new(".")).map_err(failed("open workdir"))?;
-        match rustix::fs::flock(&base, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(Error::InUse {
-                    what: format!("workdir {}", path.display()),
-                    by: "another live mount holds it".into(),
-                });
-            }
-            Err(errno) => return Err(Error::io("lock workdir", path, errno)),
-        }
+        take(&base, "workdir", path)?;
         let name = OsStr::new(STAGING);
         match node::make_dir(&base, name, 0o700) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -50,8 +47,32 @@ impl Workdir {
         let staging = file::open_at(&base, name, OFlags::PATH | OFlags::DIRECTORY)
             .map_err(failed("open staging in workdir"))?;
         let workdir = Workdir { base, staging, next: AtomicU64::new(0) };
+        workdir.refuse_unclean(path)?;
         workdir.empty().map_err(failed("clean workdir"))?;
         Ok(workdir)
+    }
+
+    /// Refuses what a volatile mount, ours or the kernel's, did not leave cleanly.
+    fn refuse_unclean(&self, path: &Path) -> Result<()> {
+        match sys::stat::stat_at(&self.staging, OsStr::new(INCOMPATIBLE)) {
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::io("clean workdir", path, errno)),
+            Ok(_) => Err(Error::Refused(format!(
+                "workdir {}: a volatile mount of it did not end cleanly, and files of its upper \
+                 may be damaged; start with a new upper, or remove {STAGING}/{INCOMPATIBLE} in \
+                 the workdir to use this one all the same",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Leaves the mark by which every later mount, the kernel's too, knows that what was written
+    /// meanwhile may never have reached the disk. [`Workdir::close`] takes it away.
+    pub fn mark_volatile(&self) -> FsResult<()> {
+        let incompatible = OsStr::new(INCOMPATIBLE);
+        node::make_dir(&self.staging, incompatible, 0o700)?;
+        let dir = file::open_at(&self.staging, incompatible, OFlags::PATH | OFlags::DIRECTORY)?;
+        node::make_dir(&dir, OsStr::new(VOLATILE), 0o700)
     }
 
     /// The staging directory, an `O_PATH` descriptor.
@@ -89,6 +110,21 @@ impl Workdir {
             Err(Errno::NOENT) => Ok(()),
             other => other,
         }
+    }
+}
+
+/// Locks a directory for this mount, as long as `dir` is open.
+///
+/// # Errors
+/// [`Error::InUse`] where another live mount has it.
+pub fn take(dir: &OwnedFd, what: &'static str, path: &Path) -> Result<()> {
+    match rustix::fs::flock(dir, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(Error::InUse {
+            what: format!("{what} {}", path.display()),
+            by: "another live mount holds it".into(),
+        }),
+        Err(errno) => Err(Error::io("lock", path, errno)),
     }
 }
 

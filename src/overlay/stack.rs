@@ -60,6 +60,10 @@ impl Overlay {
         let devices = lowers.iter().rev().map(|lower| lower.stat.dev);
         let inode_numbers = InodeNumbers::new(devices.chain(upper.as_ref().map(|u| u.stat.dev)));
         let (lower_roots, nodes) = root_of(upper.as_ref(), &lowers, &inode_numbers)?;
+        if let Some(upper) = upper.as_ref().filter(|upper| upper.volatile) {
+            let failed = |errno| Error::io("mark as volatile", &upper.path, errno);
+            upper.work.mark_volatile().map_err(failed)?;
+        }
         Ok(Overlay {
             lower_roots,
             policy,
@@ -74,6 +78,25 @@ impl Overlay {
             upper,
             lowers,
         })
+    }
+
+    /// Refuses a mountpoint inside a directory that this mount walks itself: it would wait for
+    /// its own answer. Lowers that could be cloned do not show what is mounted in them.
+    ///
+    /// # Errors
+    /// Names the directory.
+    pub fn refuse_mountpoint(&self, mountpoint: &Path) -> Result<()> {
+        let upper = self.upper.iter().map(|upper| ("upperdir", &upper.path));
+        let lowers = self.lowers.iter().filter(|lower| !lower.sealed);
+        for (option, layer) in upper.chain(lowers.map(|lower| ("lowerdir", &lower.path))) {
+            let real = std::fs::canonicalize(layer);
+            let real = real.map_err(|error| Error::std_io("open", layer, &error))?;
+            if mountpoint != real && mountpoint.starts_with(&real) {
+                let reason = format!("the mountpoint {} lies inside it", mountpoint.display());
+                return Err(Error::option(option, reason));
+            }
+        }
+        Ok(())
     }
 
     /// The UUID of the filesystem of a lower.

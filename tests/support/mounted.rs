@@ -151,6 +151,14 @@ impl<'a> MountedOverlay<'a> {
         }
     }
 
+    /// Kills the daemon, which can clean nothing up, and takes the dead mount away.
+    pub(crate) fn kill(&mut self) {
+        let mut daemon = self.daemon.take().expect("a mount by PlyFS");
+        daemon.kill().and_then(|()| daemon.wait()).expect("our own child");
+        rustix::mount::unmount(self.root(), UnmountFlags::DETACH).unwrap();
+        self.mounted = false;
+    }
+
     fn mount(&mut self) {
         let text = self.options.text(self.scene, self.driver);
         match self.driver {
