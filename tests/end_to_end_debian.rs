@@ -1,15 +1,22 @@
 //! A Debian root filesystem over three layers, used as a user would, mounted by PlyFS; then the
 //! same lowers and upper, mounted by the kernel's overlayfs, hold the same bytes.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at what is not as expected")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at what is not as expected"
+)]
 
 mod debian;
 mod support;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use debian::workout::{Material, workout};
-use support::{Driver, Options, Policy, Snapshot, assert_same, require};
+use support::{Driver, Options, Policy, Scene, Snapshot, assert_same, require};
 
 const NEEDS: &[&str] = &[
     "root",
@@ -50,7 +57,39 @@ fn a_debian_root_filesystem_is_used_as_a_user_would() {
     let beside = scene.beside();
     let mount = beside.mount_by(Driver::Kernel, &Options::default());
     let theirs = workout(mount.root(), &material);
-    print_times(&ours, &theirs);
+    drop(mount);
+    let mut columns = vec![("PlyFS".to_owned(), ours), ("overlayfs".to_owned(), theirs)];
+    for program in std::env::var(OTHERS).unwrap_or_default().split_whitespace() {
+        columns.push((short_name(program), with_program(&scene.beside(), program, &material)));
+    }
+    print_times(&columns);
+}
+
+/// Names further mount programs (called as `PROGRAM -o OPTIONS MOUNTPOINT`) to time on the same
+/// layers, separated by spaces.
+const OTHERS: &str = "PLYFS_TEST_BESIDE";
+
+type Times = Vec<(&'static str, Duration)>;
+
+/// The same run on what another program mounts.
+fn with_program(scene: &Scene, program: &str, material: &Material) -> Times {
+    let layers = [&scene.upper, &scene.work].map(|path| path.to_str().unwrap());
+    let lowers = scene.lowerdir();
+    let lowers = lowers.to_str().unwrap();
+    let options = format!("lowerdir={lowers},upperdir={},workdir={}", layers[0], layers[1]);
+    let run = |program: &str, arguments: &[&str]| {
+        let status = Command::new(program).args(arguments).arg(&scene.mountpoint).status();
+        assert!(status.unwrap().success(), "{program} failed");
+    };
+    run(program, &["-o", &options]);
+    let times = workout(&scene.mountpoint, material);
+    run("umount", &[]);
+    times
+}
+
+fn short_name(program: &str) -> String {
+    let name = Path::new(program).file_name().unwrap_or_default();
+    name.to_string_lossy().chars().take(14).collect()
 }
 
 fn make(place: std::path::PathBuf) -> std::path::PathBuf {
@@ -58,13 +97,17 @@ fn make(place: std::path::PathBuf) -> std::path::PathBuf {
     place
 }
 
-fn print_times(ours: &[(&'static str, Duration)], theirs: &[(&'static str, Duration)]) {
+fn print_times(columns: &[(String, Times)]) {
     let build = if cfg!(debug_assertions) { "debug build" } else { "release build" };
-    println!("{:<40} {:>12} {:>12}", format!("step ({build})"), "PlyFS", "overlayfs");
-    for ((step, ours), (_, theirs)) in ours.iter().zip(theirs) {
-        let (ours, theirs) = (ours.as_secs_f64(), theirs.as_secs_f64());
-        println!("{step:<40} {ours:>10.2} s {theirs:>10.2} s");
+    let steps: Vec<&str> = columns[0].1.iter().map(|(step, _)| *step).collect();
+    let row = |name: &str, cells: Vec<String>| {
+        println!("{name:<40} {}", cells.iter().map(|c| format!("{c:>14}")).collect::<String>());
+    };
+    row(&format!("step ({build})"), columns.iter().map(|(name, _)| name.clone()).collect());
+    let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+    for (i, step) in steps.iter().enumerate() {
+        row(step, columns.iter().map(|(_, times)| seconds(times[i].1)).collect());
     }
-    let sum = |times: &[(_, Duration)]| times.iter().map(|(_, t)| t.as_secs_f64()).sum::<f64>();
-    println!("{:<40} {:>10.2} s {:>10.2} s", "together", sum(ours), sum(theirs));
+    let sum = |times: &Times| seconds(times.iter().map(|(_, time)| *time).sum());
+    row("together", columns.iter().map(|(_, times)| sum(times)).collect());
 }
