@@ -25,6 +25,7 @@ mod mount;
 mod negotiate;
 mod notify;
 mod passthrough;
+mod read_ahead;
 mod reply;
 mod request;
 mod session;

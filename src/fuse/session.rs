@@ -67,6 +67,7 @@ impl Session {
                 return Err(error);
             }
         };
+        super::read_ahead::widen(mountpoint);
         Ok(Session {
             adapter: Arc::new(Adapter::new(overlay, options, agreed)),
             channel,

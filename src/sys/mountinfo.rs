@@ -15,6 +15,8 @@ pub struct MountPoint {
     pub kind: OsString,
     /// The source that it was mounted with.
     pub source: OsString,
+    /// The device number of its filesystem, `MAJOR:MINOR`.
+    pub device: String,
 }
 
 /// All mounts, in the order in which they were made.
@@ -26,13 +28,16 @@ pub fn read() -> FsResult<Vec<MountPoint>> {
 /// Reads one line: `id parent major:minor root PATH options [tags] - KIND SOURCE options`.
 fn parse(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|b| *b == b' ');
-    let path = fields.by_ref().nth(4)?;
+    let device = String::from_utf8(fields.by_ref().nth(2)?.to_vec()).ok()?;
+    // The root within the filesystem lies between.
+    let path = fields.by_ref().nth(1)?;
     fields.by_ref().find(|field| *field == b"-")?;
     let (kind, source) = (fields.next()?, fields.next()?);
     Some(MountPoint {
         path: PathBuf::from(OsString::from_vec(unescape(path))),
         kind: OsString::from_vec(unescape(kind)),
         source: OsString::from_vec(unescape(source)),
+        device,
     })
 }
 
