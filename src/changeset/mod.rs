@@ -9,12 +9,14 @@
 //! | `diff` | the walk that compares an upper with what lies below it |
 //! | `same` | when two files count as changed |
 //! | `docker` | the same walk by docker's rule |
+//! | `identical` | whether two directories are the same on disk |
 //! | `change` | one line of the result |
 
 mod change;
 mod diff;
 mod docker;
 mod file;
+mod identical;
 mod links;
 mod same;
 pub mod tree;
@@ -23,5 +25,6 @@ mod upper_dir;
 pub use change::{Change, ChangeKind, FileKind, Meta};
 pub use diff::{changes_to_carry, diff, root_changed};
 pub use docker::diff_docker;
+pub use identical::{Deviation, deviations};
 pub use tree::Tree;
 pub use upper_dir::UpperDir;

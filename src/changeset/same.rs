@@ -100,11 +100,15 @@ fn content_differs(one: &File, two: &File) -> FsResult<bool> {
     if one.data_inode()? == two.data_inode()? {
         return Ok(false);
     }
-    let (one, two) = (one.open()?, two.open()?);
+    content_of_fds_differs(&one.open()?, &two.open()?)
+}
+
+/// As [`content_differs`], of open files.
+pub(super) fn content_of_fds_differs(one: &OwnedFd, two: &OwnedFd) -> FsResult<bool> {
     let (mut left, mut right) = (vec![0u8; BUFFER], vec![0u8; BUFFER]);
     let mut position = 0;
     loop {
-        let (ours, theirs) = (read(&one, &mut left, position)?, read(&two, &mut right, position)?);
+        let (ours, theirs) = (read(one, &mut left, position)?, read(two, &mut right, position)?);
         if ours != theirs {
             return Ok(true);
         }

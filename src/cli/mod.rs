@@ -8,6 +8,7 @@ mod containers;
 mod df;
 mod diff;
 mod export;
+mod health;
 mod history;
 mod images;
 mod import;
@@ -66,6 +67,9 @@ enum Verb {
     Commit(commit::Commit),
     Inspect(inspect::Inspect),
     Df(df::Df),
+    Verify(health::Verify),
+    Check(health::Check),
+    Gc(health::Gc),
 }
 
 /// What every verb is given.
@@ -129,6 +133,9 @@ pub fn run() -> ExitCode {
         Verb::Commit(verb) => verb.run(&context),
         Verb::Inspect(verb) => verb.run(&context),
         Verb::Df(verb) => verb.run(&context),
+        Verb::Verify(verb) => verb.run(&context),
+        Verb::Check(verb) => verb.run(&context),
+        Verb::Gc(verb) => verb.run(&context),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -65,9 +65,11 @@ impl StagedLayers {
 }
 
 impl Store {
-    /// Whether the layer is in the store.
+    /// Whether the layer is in the store, with its archive: where only that is lost, a load
+    /// brings it back.
     pub(super) fn has_layer(&self, chain: &ChainId) -> bool {
-        self.layout.layer_record(chain).exists()
+        let record = self.layer(chain);
+        record.is_ok_and(|record| self.layout.blob(&record.blob.digest).exists())
     }
 
     /// The record of a layer.

@@ -24,6 +24,7 @@
 
 mod blobs;
 mod catalog;
+mod check;
 mod commit;
 mod containers;
 mod create;
@@ -51,11 +52,13 @@ mod transaction;
 mod umount;
 mod unpack;
 mod usage;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+pub use check::{Collected, Problem, Repair};
 pub use commit::CommitOptions;
 pub use containers::{Container, ContainerId, State};
 pub use diff::ChangeRule;
@@ -67,6 +70,7 @@ pub use prune::Pruned;
 pub use remove_image::Removed;
 pub use save::ArchiveForm;
 pub use usage::{ContainerUsage, DiskUsage, ImageUsage, Usage};
+pub use verify::{Damage, Verified};
 
 use layout::Layout;
 

@@ -76,20 +76,25 @@ fn unique_name() -> Result<String> {
 impl Store {
     /// Begins a transaction, after sweeping what dead ones left.
     pub(super) fn begin(&self) -> Result<Transaction> {
+        let transaction = self.begin_without_sweep()?;
+        self.sweep(&transaction)?;
+        Ok(transaction)
+    }
+
+    /// Begins a transaction in a store that may be too damaged to be swept.
+    pub(super) fn begin_without_sweep(&self) -> Result<Transaction> {
         loop {
             let dir = self.layout.staging().join(unique_name()?);
             durable::create_dir(&dir, 0o700)?;
             // A sweep may have come between: it held the lock for a moment, or took the
             // directory away.
             let Some(lock) = hold_own(&dir)? else { continue };
-            let transaction = Transaction { dir, lock, orphans: Cell::new(false) };
-            self.sweep(&transaction)?;
-            return Ok(transaction);
+            return Ok(Transaction { dir, lock, orphans: Cell::new(false) });
         }
     }
 
     /// Removes what processes that died have left behind.
-    fn sweep(&self, transaction: &Transaction) -> Result<()> {
+    pub(super) fn sweep(&self, transaction: &Transaction) -> Result<()> {
         let dead = self.dead_transactions(transaction)?;
         if dead.is_empty() {
             return Ok(());

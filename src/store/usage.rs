@@ -188,6 +188,13 @@ impl Layers {
     }
 }
 
+/// As [`tree_size`], of a file or a directory.
+pub(super) fn size_of(path: &Path) -> Result<u64> {
+    let found = std::fs::symlink_metadata(path);
+    let found = found.map_err(|error| Error::std_io("read", path, &error))?;
+    if found.is_dir() { tree_size(path) } else { Ok(found.len()) }
+}
+
 /// Bytes of the regular files below `path`: those of several names once, and of files with holes
 /// (which a copy of metadata alone is, too) what is really there.
 fn tree_size(path: &Path) -> Result<u64> {
