@@ -32,7 +32,7 @@ fn place() -> tempfile::TempDir {
 }
 
 /// What is done as somebody else, in the directory of [`place`]; each step must succeed.
-const SCRIPT: &str = r"
+const SCRIPT: &str = r#"
 set -e
 ./fuse-plyfs -o lowerdir=lower,upperdir=upper,workdir=work merged
 test -f merged/unwanted
@@ -41,8 +41,8 @@ rm merged/unwanted
 mkdir merged/unwanted
 cp /bin/true merged/program
 merged/program
-grep ' fuse.plyfs ' /proc/self/mounts
-";
+grep " $PWD/merged fuse.plyfs " /proc/self/mounts
+"#;
 
 fn run(base: &Path, wrapper: &[&str], script: &str) -> String {
     let mut command = Command::new(wrapper.first().unwrap());
