@@ -137,3 +137,45 @@ fn nobody_makes_a_whiteout_by_hand() {
     assert_eq!(refused(fs::create_dir(mount.path(".wh.d"))), Errno::INVAL);
     assert_eq!(names(mount.root()), ["f"]);
 }
+
+#[test]
+fn whiteouts_in_xattr_form_hide_themselves_in_the_lowest_layer() {
+    if !ready() || Driver::kernel_differs("they are not listed, as they are not found") {
+        return;
+    }
+    for above in ["", "[lower]\nfile d/other x\nfile e/other x\nfile only/other x\n"] {
+        let scene = Scene::new(&format!(
+            "{above}[lower]\nfile top \"\"\nfile d/w \"\"\nfile d/empty \"\"\nfile d/full x\n\
+             file e/w \"\"\nfile only/w \"\"\n"
+        ));
+        let lowest = scene.lowers.last().unwrap();
+        for file in ["top", "d/w", "d/full", "e/w", "only/w"] {
+            let file = lowest.join(file);
+            rustix::fs::lsetxattr(file, "trusted.overlay.whiteout", b"y", NOTHING).unwrap();
+        }
+        for dir in ["", "d", "only"] {
+            let dir = lowest.join(dir);
+            rustix::fs::lsetxattr(dir, "trusted.overlay.opaque", b"x", NOTHING).unwrap();
+        }
+        let mount = scene.mount();
+        // Found by name before anything is listed, and again from the listing.
+        for _ in 0..2 {
+            for gone in ["top", "d/w", "only/w"] {
+                assert_eq!(refused(fs::metadata(mount.path(gone))), Errno::NOENT, "{gone}");
+            }
+            for there in ["d/empty", "d/full", "e/w"] {
+                assert!(fs::metadata(mount.path(there)).is_ok(), "{there}");
+            }
+            let shown: Vec<_> = ["", "d", "e"].map(|dir| names(mount.path(dir))).concat();
+            assert!(!shown.contains(&"top".to_owned()), "{shown:?}");
+            assert_eq!(shown.iter().filter(|name| *name == "w").count(), 1, "{shown:?}");
+        }
+        fs::write(mount.path("d/w"), "new").unwrap();
+        assert_eq!(fs::read(mount.path("d/w")).unwrap(), b"new");
+        if !above.is_empty() {
+            fs::remove_file(mount.path("only/other")).unwrap();
+        }
+        fs::remove_dir(mount.path("only")).unwrap();
+        assert_eq!(refused(fs::metadata(mount.path("only"))), Errno::NOENT);
+    }
+}

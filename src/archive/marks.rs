@@ -94,7 +94,7 @@ impl Marks {
 
     /// Whether `dir`/`name` is a whiteout that was made here.
     pub(crate) fn is_whiteout(&self, dir: impl AsFd, name: &OsStr, stat: &Stat) -> FsResult<bool> {
-        whiteout::is_whiteout(dir, name, stat, self.style == Style::Xattr)
+        whiteout::is_whiteout(dir, name, stat, || Ok(self.style == Style::Xattr))
     }
 
     /// Hides `name`, which `dir` does not have, in the layers below.

@@ -162,7 +162,7 @@ impl Tree {
         let mut merged = Vec::new();
         let mut without_data: Option<File> = None;
         while let Some((part, last)) = search.advance() {
-            match probe(&part.fd, &search.name, part.xattr_whiteouts, last)? {
+            match probe(&part.fd, &search.name, || Ok(part.xattr_whiteouts), last)? {
                 Probe::Absent => {}
                 Probe::Whiteout => break,
                 Probe::File(_) if !merged.is_empty() => break,

@@ -24,8 +24,14 @@ pub enum Probe {
 
 /// Asks the directory `dir` of one layer for `name`.
 ///
+/// Whether whiteouts in xattr form may be there, `xattr_whiteouts` is asked for an empty file only.
 /// With `last`, nothing lies below, and whiteouts in the form `.wh.NAME` need not be looked for.
-pub fn probe(dir: impl AsFd, name: &OsStr, xattr_whiteouts: bool, last: bool) -> FsResult<Probe> {
+pub fn probe(
+    dir: impl AsFd,
+    name: &OsStr,
+    xattr_whiteouts: impl FnOnce() -> FsResult<bool>,
+    last: bool,
+) -> FsResult<Probe> {
     if whiteout::is_reserved_name(name) {
         return Ok(Probe::Absent);
     }

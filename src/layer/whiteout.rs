@@ -53,17 +53,18 @@ pub fn file_name(name: &OsStr) -> Option<OsString> {
 }
 
 /// Whether the entry `dir`/`name` with attributes `stat` is a whiteout. `.wh.` files are
-/// recognised by name, see [`hidden_name`].
+/// recognised by name, see [`hidden_name`]. `xattr_whiteouts` says whether those in xattr form may
+/// be in `dir`; it is asked only where it matters.
 pub fn is_whiteout(
     dir: impl AsFd,
     name: &OsStr,
     stat: &Stat,
-    xattr_whiteouts: bool,
+    xattr_whiteouts: impl FnOnce() -> FsResult<bool>,
 ) -> FsResult<bool> {
     if stat.is_whiteout_device() {
         return Ok(true);
     }
-    if !xattr_whiteouts || !stat.is_file() || stat.size != 0 {
+    if !stat.is_file() || stat.size != 0 || !xattr_whiteouts()? {
         return Ok(false);
     }
     for namespace in [Namespace::Trusted, Namespace::User] {

@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -11,7 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use super::Name;
 use crate::error::FsResult;
 use crate::layer::LayerIndex;
-use crate::layer::xattrs::DirMarks;
+use crate::layer::xattrs::{DirMarks, dir_marks};
+use crate::sys::xattr::Target;
 use crate::sys::{OFlags, OwnedFd, file};
 
 /// A directory of one layer: how to reach it again, whatever is open.
@@ -22,8 +23,8 @@ pub struct LayerDir {
     id: u64,
     /// The layer it is in.
     pub layer: LayerIndex,
-    /// Whiteouts in xattr form may be inside.
-    pub xattr_whiteouts: bool,
+    /// Whether whiteouts in xattr form may be inside, once that was looked at.
+    xattr_whiteouts: OnceLock<bool>,
     /// Entries with an origin may be inside.
     impure: AtomicBool,
     place: RwLock<Place>,
@@ -32,15 +33,15 @@ pub struct LayerDir {
 /// What the marks on a directory say about its entries.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Marks {
-    /// Whiteouts in xattr form may be inside.
-    pub xattr_whiteouts: bool,
+    /// Whether whiteouts in xattr form may be inside; `None` where nobody has looked yet.
+    pub xattr_whiteouts: Option<bool>,
     /// Entries with an origin may be inside.
     pub impure: bool,
 }
 
 impl From<&DirMarks> for Marks {
     fn from(marks: &DirMarks) -> Marks {
-        Marks { xattr_whiteouts: marks.xattr_whiteouts, impure: marks.impure }
+        Marks { xattr_whiteouts: Some(marks.xattr_whiteouts), impure: marks.impure }
     }
 }
 
@@ -56,8 +57,18 @@ impl LayerDir {
     fn new(layer: LayerIndex, marks: Marks, place: Place) -> Arc<LayerDir> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let impure = AtomicBool::new(marks.impure);
-        let xattr_whiteouts = marks.xattr_whiteouts;
+        let xattr_whiteouts = marks.xattr_whiteouts.map(OnceLock::from).unwrap_or_default();
         Arc::new(LayerDir { id, layer, xattr_whiteouts, impure, place: RwLock::new(place) })
+    }
+
+    /// Whether whiteouts in xattr form may be inside. `fd` is this directory: its mark is read
+    /// when it is asked for, and only once.
+    pub fn has_xattr_whiteouts(&self, fd: &OwnedFd) -> FsResult<bool> {
+        if let Some(known) = self.xattr_whiteouts.get() {
+            return Ok(*known);
+        }
+        let marked = dir_marks(Target::dir(fd), None)?.xattr_whiteouts;
+        Ok(*self.xattr_whiteouts.get_or_init(|| marked))
     }
 
     /// Whether entries with an origin may be inside.

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::FileType;
 
-use super::layer_dir::{LayerDir, name_of};
+use super::layer_dir::{LayerDir, Marks, name_of};
 use super::listing::{Listed, Occupant, Part};
 use super::lower_path::LowerPath;
 use super::node::{Directory, Node, NodeState, RealKey};
@@ -19,6 +19,7 @@ use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::redirect::Redirect;
 use crate::layer::upper::Present;
+use crate::layer::whiteout::Style;
 use crate::layer::xattrs::DirMarks;
 use crate::layer::{LayerIndex, Probe, entry, probe, whiteout};
 use crate::sys::stat::Stat;
@@ -148,7 +149,7 @@ impl Overlay {
             }
             let fd = self.dir_fds.get(part)?;
             let last = i + 1 == parts.len() || (known.is_some() && !redirected);
-            match (probe(&fd, name, part.xattr_whiteouts, last)?, &mut found) {
+            match (self.probe(part, &fd, name, last)?, &mut found) {
                 (Probe::Absent, _) => {}
                 (Probe::Whiteout, _) | (Probe::File(_), Some(_)) => return Ok(found),
                 (Probe::File(stat), None) => {
@@ -205,7 +206,7 @@ impl Overlay {
         let mut at = root.clone();
         for (i, component) in path.iter().enumerate() {
             let fd = self.dir_fds.get(&at)?;
-            let stat = match probe(&fd, component, at.xattr_whiteouts, false)? {
+            let stat = match self.probe(&at, &fd, component, false)? {
                 Probe::Absent => return Ok(step),
                 Probe::File(_) if i + 1 == path.len() => {
                     step.file = Some((at, name_of(component)));
@@ -232,7 +233,26 @@ impl Overlay {
         Ok(step)
     }
 
-    /// The directory `name` in `parent` with its marks; none where nothing lies below its layer.
+    /// What the directory `dir` of one layer, open as `fd`, says about `name`.
+    pub(super) fn probe(
+        &self,
+        dir: &LayerDir,
+        fd: &OwnedFd,
+        name: &OsStr,
+        last: bool,
+    ) -> FsResult<Probe> {
+        probe(fd, name, || self.has_xattr_whiteouts(dir, fd), last)
+    }
+
+    /// Whether whiteouts in xattr form may be in the directory `dir`, open as `fd`. Where we
+    /// write them ourselves, that is so at any time.
+    pub(super) fn has_xattr_whiteouts(&self, dir: &LayerDir, fd: &OwnedFd) -> FsResult<bool> {
+        let style = self.upper.as_ref().filter(|_| dir.layer.is_upper()).map(|upper| upper.style);
+        Ok(style == Some(Style::Xattr) || dir.has_xattr_whiteouts(fd)?)
+    }
+
+    /// The directory `name` in `parent` with its marks. Where nothing lies below its layer, no
+    /// mark that ends or redirects the merge matters, and none is read.
     /// The descriptor that they are read through is kept: who looks it up goes on into it.
     fn enter(
         &self,
@@ -241,8 +261,7 @@ impl Overlay {
         name: &Name,
     ) -> FsResult<(Arc<LayerDir>, DirMarks)> {
         if self.is_bottom(parent.layer) {
-            let marks = DirMarks::default();
-            return Ok((LayerDir::child(parent, name, (&marks).into()), marks));
+            return Ok((LayerDir::child(parent, name, Marks::default()), DirMarks::default()));
         }
         let own = file::open_at(fd, name, OFlags::PATH | OFlags::DIRECTORY)?;
         let marks = entry::marks_of_fd(&own, self.redirect_trust(parent.layer))?;
@@ -348,7 +367,7 @@ impl Overlay {
         let mut occupant = Occupant::NONE;
         if let Some(upper) = dir.upper.get() {
             let fd = self.dir_fds.get(upper)?;
-            occupant.present = match probe(&fd, name, upper.xattr_whiteouts, false)? {
+            occupant.present = match self.probe(upper, &fd, name, false)? {
                 Probe::Absent => Present::Nothing,
                 Probe::Whiteout => Present::Whiteout,
                 Probe::File(_) => Present::File,
@@ -358,7 +377,7 @@ impl Overlay {
         for (i, lower) in dir.lowers.iter().enumerate() {
             let fd = self.dir_fds.get(lower)?;
             let last = i + 1 == dir.lowers.len();
-            match probe(&fd, name, lower.xattr_whiteouts, last)? {
+            match self.probe(lower, &fd, name, last)? {
                 Probe::Absent => {}
                 Probe::Whiteout => break,
                 Probe::File(_) | Probe::Dir(_) => {

@@ -23,7 +23,7 @@ use crate::error::{Errno, FsResult};
 use crate::layer::redirect::Redirect;
 use crate::layer::upper::Upper;
 use crate::layer::xattrs::Mark;
-use crate::layer::{LayerIndex, Probe, probe};
+use crate::layer::{LayerIndex, Probe};
 use crate::sys::stat::{Stat, stat_fd};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{OFlags, OwnedFd, copy, node};
@@ -88,7 +88,7 @@ impl Overlay {
             let mut name = name.clone();
             for (i, dir) in below.iter().enumerate() {
                 let fd = self.dir_fds.get(dir)?;
-                match probe(&fd, &name, dir.xattr_whiteouts, i + 1 == below.len())? {
+                match self.probe(dir, &fd, &name, i + 1 == below.len())? {
                     Probe::Absent => continue,
                     Probe::Whiteout | Probe::Dir(_) => return Err(Errno::IO),
                     Probe::File(_) if !dir.is_impure() => return Ok(((*dir).clone(), name)),

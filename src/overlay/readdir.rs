@@ -238,13 +238,14 @@ impl Overlay {
             return Ok(whiteout::hidden_name(raw.name).and_then(|name| listed(name, None, 0)));
         }
         let mut kind = raw.kind;
-        if whiteout::may_be_whiteout(kind, part.xattr_whiteouts) {
+        let marked = kind == FileType::RegularFile && self.has_xattr_whiteouts(part, fd)?;
+        if whiteout::may_be_whiteout(kind, marked) {
             let stat = match stat_at(fd, raw.name) {
                 Ok(stat) => stat,
                 Err(Errno::NOENT) => return Ok(None),
                 Err(errno) => return Err(errno),
             };
-            if whiteout::is_whiteout(fd, raw.name, &stat, part.xattr_whiteouts)? {
+            if whiteout::is_whiteout(fd, raw.name, &stat, || self.has_xattr_whiteouts(part, fd))? {
                 return Ok(listed(raw.name, None, 0));
             }
             kind = stat.file_type();
