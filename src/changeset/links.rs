@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 
 use super::file::File;
-use crate::error::FsResult;
+use crate::error::{Errno, FsResult};
 use crate::layer::index::Index;
 use crate::layer::origin::Origin;
 use crate::sys::OwnedFd;
@@ -52,7 +52,12 @@ impl Links {
         }
         let Some(origin) = Origin::of(&file.dir, &file.name, uuid) else { return Ok(None) };
         let Some((dir, name)) = self.index.find(&origin)? else { return Ok(None) };
-        let stat = stat_at(&dir, &name)?;
+        let stat = match stat_at(&dir, &name) {
+            Ok(stat) => stat,
+            // The last name went meanwhile, through a live mount.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
         let same_type = stat.file_type() == file.stat.file_type() && !stat.is_whiteout_device();
         Ok(same_type.then_some((dir, name, stat)))
     }
