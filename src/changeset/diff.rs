@@ -7,7 +7,7 @@
 use std::collections::btree_set;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::change::{Change, ChangeKind, Meta};
 use super::same::{Carried, Exact, Rule};
@@ -61,18 +61,34 @@ pub fn root_changed(lowers: &[PathBuf], upper: impl Into<UpperDir>) -> Result<bo
 pub(super) fn diff_by(lowers: &[PathBuf], upper: UpperDir, rule: &dyn Rule) -> Result<Vec<Change>> {
     let path = upper.path.clone();
     let tree = Tree::open_with_upper(lowers, upper)?;
-    let mut comparison = Comparison { tree: &tree, rule, path: Vec::new(), changes: Vec::new() };
-    comparison.run().map_err(|errno| {
-        let below = OsStr::from_bytes(comparison.path.strip_prefix(b"/").unwrap_or_default());
-        Error::io("compare", path.join(below), errno)
-    })?;
-    let mut changes = comparison.changes;
-    changes.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(changes)
+    let old_root = tree.root_below_top();
+    let comparison = Comparison::new((&tree, old_root), &tree, rule);
+    comparison.changes(&path)
+}
+
+/// Compares two trees that need have nothing in common: what must be added, changed and deleted
+/// to make `new` of `old`. Directories whose layers are the same ones in both are not entered.
+pub(super) fn diff_trees_by(old: &Tree, new: &Tree, rule: &dyn Rule) -> Result<Vec<Change>> {
+    let mut comparison = Comparison::new((old, Some(old.root().clone())), new, rule);
+    comparison.apart = true;
+    comparison.changes(Path::new("/"))
+}
+
+/// As [`diff`], of two trees that need have nothing in common. Directories whose layers are the
+/// same ones in both are not entered.
+///
+/// # Errors
+/// As [`diff`].
+pub fn diff_trees(old: &Tree, new: &Tree) -> Result<Vec<Change>> {
+    diff_trees_by(old, new, &Exact)
 }
 
 struct Comparison<'a> {
+    /// Where what was is looked up, and its root.
+    old: (&'a Tree, Option<Directory>),
     tree: &'a Tree,
+    /// The two are different stacks, not one with and without its upper.
+    apart: bool,
     rule: &'a dyn Rule,
     /// Where the comparison is; after an error, where it happened.
     path: Vec<u8>,
@@ -92,10 +108,24 @@ struct Level {
     listed: usize,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    fn new(old: (&'a Tree, Option<Directory>), tree: &'a Tree, rule: &'a dyn Rule) -> Self {
+        Comparison { old, tree, apart: false, rule, path: Vec::new(), changes: Vec::new() }
+    }
+
+    /// All changes, sorted; `root` is where the tree is said to be in errors.
+    fn changes(mut self, root: &Path) -> Result<Vec<Change>> {
+        self.run().map_err(|errno| {
+            let below = OsStr::from_bytes(self.path.strip_prefix(b"/").unwrap_or_default());
+            Error::io("compare", root.join(below), errno)
+        })?;
+        self.changes.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(self.changes)
+    }
+
     /// Works without recursion: a container can nest directories deeper than the stack.
     fn run(&mut self) -> FsResult<()> {
-        let mut levels = vec![self.enter(self.tree.root().clone(), self.tree.root_below_top())?];
+        let mut levels = vec![self.enter(self.tree.root().clone(), self.old.1.clone())?];
         while let Some(level) = levels.last_mut() {
             self.path.truncate(level.path);
             let Some(name) = level.names.next() else {
@@ -108,7 +138,7 @@ impl Comparison<'_> {
             self.path.push(b'/');
             self.path.extend_from_slice(name.as_bytes());
             let before = match &level.old {
-                Some(old) => self.tree.lookup(old, &name)?,
+                Some(old) => self.old.0.lookup(old, &name)?,
                 None => None,
             };
             let after = self.tree.lookup(&level.new, &name)?;
@@ -121,6 +151,7 @@ impl Comparison<'_> {
 
     fn enter(&self, new: Directory, old: Option<Directory>) -> FsResult<Level> {
         let names = match &old {
+            Some(old) if self.apart => new.names_of_either(old)?,
             Some(old) => new.names_to_compare(old, self.tree.links())?,
             None => new.names()?,
         };

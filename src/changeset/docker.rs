@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::change::Change;
-use super::diff::diff_by;
+use super::diff::{diff_by, diff_trees_by};
 use super::same::Docker;
+use super::tree::Tree;
 use super::upper_dir::UpperDir;
 use crate::error::Result;
 
@@ -15,4 +16,12 @@ use crate::error::Result;
 /// Names the layer or the path that cannot be read.
 pub fn diff_docker(lowers: &[PathBuf], upper: impl Into<UpperDir>) -> Result<Vec<Change>> {
     diff_by(lowers, upper.into(), &Docker)
+}
+
+/// As [`diff_docker`], of two trees that need have nothing in common.
+///
+/// # Errors
+/// As [`diff_docker`].
+pub fn diff_trees_docker(old: &Tree, new: &Tree) -> Result<Vec<Change>> {
+    diff_trees_by(old, new, &Docker)
 }

@@ -23,8 +23,8 @@ pub mod tree;
 mod upper_dir;
 
 pub use change::{Change, ChangeKind, FileKind, Meta};
-pub use diff::{changes_to_carry, diff, root_changed};
-pub use docker::diff_docker;
+pub use diff::{changes_to_carry, diff, diff_trees, root_changed};
+pub use docker::{diff_docker, diff_trees_docker};
 pub use identical::{Deviation, deviations};
 pub use tree::Tree;
 pub use upper_dir::UpperDir;

@@ -386,6 +386,17 @@ impl Directory {
         Ok(names)
     }
 
+    /// The names under which this directory may differ from `old`, one of another stack.
+    pub(super) fn names_of_either(&self, old: &Directory) -> FsResult<BTreeSet<OsString>> {
+        let key = |part: &Part| (part.stat.dev, part.stat.ino);
+        if self.parts.iter().map(key).eq(old.parts.iter().map(key)) {
+            return Ok(BTreeSet::new());
+        }
+        let mut names = self.names()?;
+        names.append(&mut old.names()?);
+        Ok(names)
+    }
+
     /// Whether nothing of the topmost layer is in this directory, compared with `old`.
     pub(super) fn is_same(&self, old: &Directory) -> bool {
         same_parts(&self.parts, &old.parts)

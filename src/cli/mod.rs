@@ -15,6 +15,7 @@ mod import;
 mod inspect;
 mod json_flag;
 mod layer_list;
+mod layers;
 mod mounts;
 mod output;
 mod prune;
@@ -64,6 +65,8 @@ enum Verb {
     Umount(mounts::Umount),
     Diff(diff::Diff),
     Export(export::Export),
+    LayerTar(layers::LayerTar),
+    Apply(layers::Apply),
     Commit(commit::Commit),
     Inspect(inspect::Inspect),
     Df(df::Df),
@@ -130,6 +133,8 @@ pub fn run() -> ExitCode {
         Verb::Umount(verb) => verb.run(&context),
         Verb::Diff(verb) => verb.run(&context),
         Verb::Export(verb) => verb.run(&context),
+        Verb::LayerTar(verb) => verb.run(&context),
+        Verb::Apply(verb) => verb.run(),
         Verb::Commit(verb) => verb.run(&context),
         Verb::Inspect(verb) => verb.run(&context),
         Verb::Df(verb) => verb.run(&context),

@@ -18,4 +18,14 @@ impl Store {
         let _held = self.hold(&container, Hold::Shared)?;
         tar_write::export(&self.lowers(&container), Some(self.upper_dir(&container)), out)
     }
+
+    /// Writes what the container that `text` names changed to `out`, as a layer archive.
+    ///
+    /// # Errors
+    /// As [`Store::export`].
+    pub fn layer_tar(&self, text: &str, out: &mut dyn Write) -> Result<()> {
+        let container = self.container(text)?;
+        let _held = self.hold(&container, Hold::Shared)?;
+        tar_write::layer_tar(self.upper_dir(&container), &self.lowers(&container), out)
+    }
 }

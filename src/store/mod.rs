@@ -139,9 +139,14 @@ impl Store {
 
     /// The directories of a container's layers, topmost first.
     fn lowers(&self, container: &Container) -> Vec<PathBuf> {
-        if container.layers.is_empty() {
+        self.layer_trees(&container.layers)
+    }
+
+    /// The directories of layers that are given lowest first, topmost first.
+    fn layer_trees(&self, chain: &[crate::image::ChainId]) -> Vec<PathBuf> {
+        if chain.is_empty() {
             return vec![self.layout.empty()];
         }
-        container.layers.iter().rev().map(|chain| self.layout.layer_tree(chain)).collect()
+        chain.iter().rev().map(|chain| self.layout.layer_tree(chain)).collect()
     }
 }
