@@ -274,9 +274,14 @@ impl Overlay {
     fn ino_by_rule(&self, dir: &Directory, name: &OsStr, fd: &OwnedFd) -> FsResult<u64> {
         let name = super::layer_dir::name_of(name);
         let parts: Vec<&Arc<LayerDir>> = dir.parts().collect();
-        match self.merge(&parts, &name, None)? {
-            Some(merged) => self.ino_of(dir, &merged),
-            None => stat_at(fd, &name).map(|stat| stat.ino),
+        let merged = self.merge(&parts, &name, None);
+        let ruled = merged.and_then(|m| m.map(|m| self.ino_of(dir, &m)).transpose());
+        match ruled {
+            Ok(Some(ino)) => Ok(ino),
+            // A damaged mark is an error to who uses the entry, not to who lists its directory.
+            Ok(None) | Err(_) => {
+                stat_at(fd, &name).map(|stat| self.inode_numbers.visible(stat.dev, stat.ino))
+            }
         }
     }
 }

@@ -1,0 +1,181 @@
+//! What others see while something is being changed. Statements 4, 22, 31, 41 and 48.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as expected"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use support::{Driver, Options, Scene, require};
+
+/// Statement 31: of two names that change places no observer finds neither, and none finds
+/// the source again once it is gone.
+#[test]
+fn nobody_sees_a_rename_half_done() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile a one\nfile b two\n");
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let (a, b) = (mount.path("a"), mount.path("b"));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                // Over the other name, which stays there all the time.
+                fs::rename(&a, &b).unwrap();
+                fs::write(&a, "new").unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        while !over.load(Ordering::Relaxed) {
+            assert!(fs::symlink_metadata(&b).is_ok(), "the target was missing");
+        }
+    });
+}
+
+/// Statement 4: what is made over a whiteout is there complete or not at all, never a whiteout.
+#[test]
+fn what_is_made_over_a_whiteout_appears_at_once() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile f below\nfile d/inner below\n");
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let over = AtomicBool::new(false);
+    let seen = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            fs::remove_dir_all(mount.path("d")).unwrap();
+            fs::remove_file(mount.path("f")).unwrap();
+            for _ in 0..300 {
+                fs::create_dir(mount.path("d")).unwrap();
+                fs::write(mount.path("f"), "").unwrap();
+                fs::remove_dir(mount.path("d")).unwrap();
+                fs::remove_file(mount.path("f")).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        while fs::symlink_metadata(mount.path("f")).is_ok_and(|meta| meta.len() > 0) {}
+        while !over.load(Ordering::Relaxed) {
+            if let Ok(meta) = fs::symlink_metadata(mount.path("f")) {
+                assert!(meta.is_file() && meta.len() == 0);
+                seen.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Ok(entries) = fs::read_dir(mount.path("d")) {
+                assert_eq!(entries.count(), 0);
+            }
+        }
+    });
+}
+
+/// Statement 22: while a large file is copied up, others are served.
+#[test]
+fn a_large_copy_up_stalls_nobody_else() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile small x\nfile dir/small x\n");
+    fs::write(scene.lowers[0].join("large"), vec![3_u8; 256 << 20]).unwrap();
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let copied = AtomicBool::new(false);
+    let (mut served, mut longest) = (0, Duration::ZERO);
+    let took = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let start = Instant::now();
+            let mut file = fs::OpenOptions::new().append(true).open(mount.path("large")).unwrap();
+            file.write_all(b"x").unwrap();
+            copied.store(true, Ordering::Relaxed);
+            start.elapsed()
+        });
+        while !copied.load(Ordering::Relaxed) {
+            let start = Instant::now();
+            fs::write(mount.path(format!("dir/new-{served}")), "x").unwrap();
+            assert_eq!(fs::read_to_string(mount.path("small")).unwrap(), "x");
+            longest = longest.max(start.elapsed());
+            served += 1;
+        }
+        writer.join().unwrap()
+    });
+    assert!(served >= 3, "{served} others were served in {took:?}, the longest took {longest:?}");
+}
+
+/// Statement 48.
+#[test]
+fn a_watch_set_before_copy_up_fires_after_it() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile dir/file content\n");
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+    let file = mount.path("dir/file");
+    let on_file = inotify::add_watch(&watch, &file, WatchFlags::MODIFY | WatchFlags::ATTRIB);
+    let on_dir = inotify::add_watch(&watch, mount.path("dir"), WatchFlags::CREATE);
+    let (on_file, on_dir) = (on_file.unwrap(), on_dir.unwrap());
+    fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"more").unwrap();
+    std::os::unix::fs::chown(&file, Some(3), Some(4)).unwrap();
+    fs::write(mount.path("dir/new"), "").unwrap();
+    let mut fired = Vec::new();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    while let Ok(event) = events.next() {
+        fired.push((event.wd(), event.events()));
+    }
+    for expected in
+        [(on_file, ReadFlags::MODIFY), (on_file, ReadFlags::ATTRIB), (on_dir, ReadFlags::CREATE)]
+    {
+        assert!(fired.contains(&expected), "{expected:?} is not among {fired:?}");
+    }
+    assert_eq!(fs::metadata(&file).unwrap().uid(), 3);
+}
+
+/// Statement 41: what the kernel forgot, the daemon keeps nothing of: walking the same tree again
+/// and again does not make it grow.
+#[test]
+fn the_daemon_does_not_grow_with_walks() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::empty(1);
+    for dir in 0..40 {
+        let dir = scene.lowers[0].join(dir.to_string());
+        fs::create_dir(&dir).unwrap();
+        for file in 0..100 {
+            fs::write(dir.join(file.to_string()), "").unwrap();
+        }
+    }
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let walk = || {
+        let mut seen = 0;
+        for dir in fs::read_dir(mount.root()).unwrap().map(|dir| dir.unwrap().path()) {
+            let files = fs::read_dir(dir).unwrap();
+            seen += files.filter(|file| file.as_ref().unwrap().metadata().is_ok()).count();
+        }
+        assert_eq!(seen, 4000);
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    };
+    let resident = || -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", mount.daemon_id().unwrap()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    // The allocator takes its time to have what a walk needs; 4,000 nodes are more than 1 MiB.
+    (0..40).for_each(|_| walk());
+    let before = resident();
+    (0..20).for_each(|_| walk());
+    let after = resident();
+    assert!(after < before + 4096, "from {before} to {after} KiB");
+}

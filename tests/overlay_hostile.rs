@@ -1,0 +1,199 @@
+//! Layers that somebody else wrote: links out of them, crafted marks, many of them, deep ones.
+//! Statements 15, 43 and 54 to 59.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as expected"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, XattrFlags};
+use support::{Driver, Options, Scene, require};
+
+fn mark(path: &std::path::Path, name: &str, value: &[u8]) {
+    rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
+}
+
+/// Statement 54: a link in a layer leads nowhere but where it leads users; the daemon stays in
+/// the layer while somebody swaps a directory of it for a link to the outside.
+#[test]
+fn no_link_in_a_layer_leads_the_daemon_out_of_it() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile dir/name inside\nfile dir/deep/name inside\n");
+    let outside = scene.place("outside");
+    fs::create_dir_all(outside.join("deep")).unwrap();
+    fs::write(outside.join("name"), "outside").unwrap();
+    fs::write(outside.join("deep/name"), "outside").unwrap();
+    let (dir, link) = (scene.lowers[0].join("dir"), scene.lowers[0].join("link"));
+    symlink(&outside, &link).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, &dir, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        for _ in 0..20 {
+            let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+            for round in 0..50 {
+                for name in ["dir/name", "dir/deep/name"] {
+                    // The link itself is shown to users, who follow it by themselves.
+                    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                    let resolve = rustix::fs::ResolveFlags::NO_SYMLINKS;
+                    let root = fs::File::open(mount.root()).unwrap();
+                    let Ok(file) = rustix::fs::openat2(&root, name, flags, Mode::empty(), resolve)
+                    else {
+                        continue;
+                    };
+                    let content = std::io::read_to_string(fs::File::from(file)).unwrap();
+                    assert_eq!(content, "inside", "{name}, round {round}");
+                }
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Statement 55: a redirect that leads astray gives an error for its directory alone, and one in
+/// the namespace that anybody can write is not followed.
+#[test]
+fn redirects_that_lead_astray_are_not_followed() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let text =
+        "[lower]\ndir up\ndir long\ndir twice\ndir user\nfile fine x\n[lower]\nfile secret/key k\n";
+    let scene = Scene::new(text);
+    let top = &scene.lowers[0];
+    let long = format!("/secret/{}", "a".repeat(300));
+    mark(&top.join("up"), "trusted.overlay.redirect", b"/../secret");
+    mark(&top.join("twice"), "trusted.overlay.redirect", b"//secret");
+    mark(&top.join("user"), "user.overlay.redirect", b"/secret");
+    mark(&top.join("long"), "trusted.overlay.redirect", long.as_bytes());
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    for name in ["up", "twice", "long"] {
+        assert!(fs::read_dir(mount.path(name)).is_err(), "{name}");
+    }
+    assert_eq!(fs::read_dir(mount.path("user")).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(mount.path("fine")).unwrap(), "x");
+    assert_eq!(fs::read_to_string(mount.path("secret/key")).unwrap(), "k");
+}
+
+/// Statement 56: whatever the marks of layers hold, each access has an answer and the mount goes
+/// on.
+#[test]
+fn damaged_marks_give_an_errno_and_no_more() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let names = ["redirect", "metacopy", "origin", "opaque", "nlink", "impure", "whiteout"];
+    let values: [&[u8]; 5] = [b"", b"\0", b"\xff\xff\xff\xff", b"/", &[0xfb; 200]];
+    let scene = Scene::new("[upper]\ndir marked\n[lower]\ndir marked\nfile fine x\n");
+    for layer in [&scene.upper, &scene.lowers[0]] {
+        for (n, name) in names.iter().enumerate() {
+            for (v, value) in values.iter().enumerate() {
+                let dir = layer.join(format!("marked/dir-{n}-{v}"));
+                let file = layer.join(format!("marked/file-{n}-{v}"));
+                fs::create_dir(&dir).unwrap();
+                fs::write(&file, "content").unwrap();
+                mark(&dir, &format!("trusted.overlay.{name}"), value);
+                mark(&file, &format!("trusted.overlay.{name}"), value);
+            }
+        }
+        mark(&layer.join("marked"), "trusted.overlay.impure", b"y");
+    }
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let mut listed = 0;
+    for entry in fs::read_dir(mount.path("marked")).unwrap().map(Result::unwrap) {
+        // Success or an errno: either is an answer.
+        drop((fs::read(entry.path()), fs::read_dir(entry.path()).map(Iterator::count)));
+        drop(fs::write(entry.path(), "changed"));
+        drop(fs::rename(entry.path(), mount.path(format!("moved-{listed}"))));
+        listed += 1;
+    }
+    assert_eq!(listed, 2 * names.len() * values.len());
+    assert_eq!(fs::read_to_string(mount.path("fine")).unwrap(), "x");
+    fs::write(mount.path("fine"), "still served").unwrap();
+}
+
+/// Statement 15: a layer may be named through a symlink, as podman does.
+#[test]
+fn a_layer_may_be_named_through_a_symlink() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let mut scene = Scene::new("[lower]\nfile a content\n");
+    let link = scene.place("link");
+    symlink(&scene.lowers[0], &link).unwrap();
+    scene.lowers = vec![link];
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    assert_eq!(fs::read_to_string(mount.path("a")).unwrap(), "content");
+}
+
+/// Statement 59.
+#[test]
+fn one_hundred_and_five_hundred_layers_merge() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    for count in [1, 128, 500] {
+        let scene = Scene::empty(count);
+        for (n, lower) in scene.lowers.iter().enumerate() {
+            fs::create_dir(lower.join("dir")).unwrap();
+            fs::write(lower.join("dir").join(n.to_string()), n.to_string()).unwrap();
+            fs::write(lower.join("dir/same"), n.to_string()).unwrap();
+        }
+        let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+        assert_eq!(fs::read_dir(mount.path("dir")).unwrap().count(), count + 1);
+        assert_eq!(fs::read_to_string(mount.path("dir/same")).unwrap(), "0");
+        let last = (count - 1).to_string();
+        fs::write(mount.path("dir").join(&last), "changed").unwrap();
+        assert_eq!(
+            fs::read_to_string(scene.lowers[count - 1].join("dir").join(&last)).unwrap(),
+            last
+        );
+    }
+}
+
+/// Statement 43: no path of a layer is ever joined to one string.
+#[test]
+fn a_path_longer_than_path_max_can_be_walked_and_changed() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    const DEPTH: usize = 60;
+    let scene = Scene::new("[lower]\nfile file x\n");
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let name = "n".repeat(200);
+    let mode = Mode::from_raw_mode(0o755);
+    let open = |at: &fs::File, name: &str, flags: OFlags| {
+        rustix::fs::openat(at, name, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))
+            .map(fs::File::from)
+    };
+    let mut dirs = vec![fs::File::open(mount.root()).unwrap()];
+    for _ in 0..DEPTH {
+        let at = dirs.last().unwrap();
+        rustix::fs::mkdirat(at, &name, mode).unwrap();
+        dirs.push(open(at, &name, OFlags::RDONLY | OFlags::DIRECTORY).unwrap());
+    }
+    let bottom = dirs.last().unwrap();
+    open(bottom, "file", OFlags::WRONLY | OFlags::CREATE).unwrap();
+    rustix::fs::renameat(bottom, "file", bottom, "moved").unwrap();
+    assert!(open(bottom, "moved", OFlags::RDONLY).is_ok());
+    rustix::fs::unlinkat(bottom, "moved", rustix::fs::AtFlags::empty()).unwrap();
+    for at in dirs.iter().rev().skip(1) {
+        rustix::fs::unlinkat(at, &name, rustix::fs::AtFlags::REMOVEDIR).unwrap();
+    }
+    assert_eq!(fs::read_dir(mount.root()).unwrap().count(), 1);
+    drop(dirs);
+}
