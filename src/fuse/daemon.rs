@@ -30,6 +30,7 @@ pub fn serve(
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     process::clear_umask();
+    process::use_one_heap();
     if let Err(errno) = process::raise_open_files() {
         tracing::debug!("the limit of open files stays as it is: {errno}");
     }

@@ -33,7 +33,7 @@ const MOST: usize = 16;
 /// How long all readers may be stuck before another thread helps.
 const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a request after which nobody ticks any more.
-const QUIET_TICKS: u32 = 100;
+const QUIET_TICKS: u32 = 20;
 /// Threads that stand by; one that would be in excess ends.
 const SPARE: usize = 2;
 /// A request that came within this time was waiting already.

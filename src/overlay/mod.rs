@@ -211,6 +211,9 @@ impl Overlay {
     /// Takes back `count` lookups of a node.
     pub fn forget(&self, node: NodeId, count: u64) {
         self.nodes.forget(node, count);
+        if self.nodes.has_shrunk() {
+            crate::sys::process::return_free_memory();
+        }
     }
 
     /// How many nodes the kernel holds.

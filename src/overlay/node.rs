@@ -249,6 +249,8 @@ pub struct NodeTable {
     by_key: Vec<Map<RealKey>>,
     next: AtomicU64,
     live: AtomicU64,
+    /// The most there were since memory was last given back.
+    peak: AtomicU64,
 }
 
 fn maps<K>() -> Vec<Map<K>> {
@@ -260,7 +262,13 @@ impl NodeTable {
     /// A table that holds the root alone.
     pub fn new(root: NodeState, dir: Directory) -> FsResult<NodeTable> {
         let next = AtomicU64::new(NodeId::ROOT.0);
-        let table = NodeTable { by_id: maps(), by_key: maps(), next, live: AtomicU64::new(0) };
+        let table = NodeTable {
+            by_id: maps(),
+            by_key: maps(),
+            next,
+            live: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+        };
         let key = root.keys.first().copied().ok_or(Errno::INVAL)?;
         let upper = dir.upper.get().is_some();
         table.intern(key, |id| Node::new(id, FileType::Directory, upper, root, Some(dir)))?;
@@ -314,7 +322,8 @@ impl NodeTable {
         let node = Arc::new(make(id));
         node.lookups.store(1, Ordering::Relaxed);
         self.id_shard(id)?.lock().insert(id.0, node.clone());
-        self.live.fetch_add(1, Ordering::Relaxed);
+        let live = self.live.fetch_add(1, Ordering::Relaxed) + 1;
+        self.peak.fetch_max(live, Ordering::Relaxed);
         Ok(node)
     }
 
@@ -452,6 +461,16 @@ impl NodeTable {
             self.live.fetch_sub(1, Ordering::Relaxed);
         }
         removed
+    }
+
+    /// Whether so many nodes went that their memory is worth giving back; then says so once.
+    pub fn has_shrunk(&self) -> bool {
+        const MANY: u64 = 32_768;
+        let live = self.live();
+        let peak = self.peak.fetch_max(live, Ordering::Relaxed).max(live);
+        peak >= MANY
+            && live < peak / 2
+            && self.peak.compare_exchange(peak, live, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// How many nodes there are.

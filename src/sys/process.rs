@@ -110,3 +110,22 @@ fn replace(with: &OwnedFd, standard: i32) -> FsResult<()> {
     let result = unsafe { libc::dup2(with.as_raw_fd(), standard) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
+
+/// Keeps what threads allocate in one heap. With one heap for each thread, memory that one
+/// thread frees is not used again by the others, and a daemon grows with each walk of its tree.
+pub fn use_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a parameter of the allocator; called before other threads exist.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives memory that was freed back to the system.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator's own lock protects it.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
