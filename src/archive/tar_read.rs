@@ -26,6 +26,9 @@ pub struct Unpacked {
     pub root: bool,
 }
 
+/// What the names of an entry and of its parents mean that is nothing but a file.
+const PLAIN: (Meaning<'_>, Meaning<'_>) = (Meaning::File, Meaning::File);
+
 /// Bytes read and written at once.
 const BUFFER: usize = 256 * 1024;
 /// A run of this many zero bytes, aligned to as many, becomes a hole.
@@ -56,12 +59,46 @@ pub fn apply_layer(tar: &mut dyn Read, onto: &Path, what: &str) -> Result<Unpack
     unpack(tar, Contained::open(onto, true)?, what)
 }
 
+/// Copies the files of the archive `tar`, which is no layer, into the directory `onto`: as
+/// [`apply_layer`], but whiteouts are refused. They get `owner`, user and group, or without one
+/// the owners that the archive gives them.
+///
+/// # Errors
+/// As [`apply_layer`].
+pub fn copy_into(
+    tar: &mut dyn Read,
+    onto: &Path,
+    owner: Option<(u32, u32)>,
+    what: &str,
+) -> Result<Unpacked> {
+    unpack_as(tar, Contained::open(onto, true)?, what, Purpose::Copy { owner })
+}
+
+/// What an archive is read for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    /// It is a layer.
+    Layer,
+    /// It holds files, whose owner may be another than it says.
+    Copy { owner: Option<(u32, u32)> },
+}
+
 fn unpack(tar: &mut dyn Read, directory: Contained, what: &str) -> Result<Unpacked> {
+    unpack_as(tar, directory, what, Purpose::Layer)
+}
+
+fn unpack_as(
+    tar: &mut dyn Read,
+    directory: Contained,
+    what: &str,
+    purpose: Purpose,
+) -> Result<Unpacked> {
     let mut tar = BufReader::with_capacity(BUFFER, tar);
     let mut stream = TarStream::new(&mut tar);
     let mut layer = Layer {
         directory,
         what,
+        purpose,
         privileged: creds::own_ids().0 == 0,
         buffer: vec![0; BUFFER],
         unpacked: Unpacked::default(),
@@ -78,6 +115,7 @@ fn unpack(tar: &mut dyn Read, directory: Contained, what: &str) -> Result<Unpack
 struct Layer<'a> {
     directory: Contained,
     what: &'a str,
+    purpose: Purpose,
     privileged: bool,
     buffer: Vec<u8>,
     unpacked: Unpacked,
@@ -96,6 +134,9 @@ impl Layer<'_> {
 
     fn unpack(&mut self, mut entry: Entry, stream: &mut TarStream<'_>) -> Result<()> {
         let path = contained::normalize(&entry.path).map_err(|r| self.refused(&entry.path, r))?;
+        if let Purpose::Copy { owner: Some((uid, gid)) } = self.purpose {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
         let (attributes, left_out) = Attributes::of_entry(&mut entry);
         if left_out > 0 {
             let path = String::from_utf8_lossy(&path);
@@ -109,10 +150,14 @@ impl Layer<'_> {
             return self.directory.root_attributes(attributes);
         };
         let below = contained::parent_meaning(place.parent).map_err(|r| self.refused(&path, r))?;
+        let own = meaning(place.name.as_bytes()).map_err(|r| self.refused(&path, r))?;
+        if matches!(self.purpose, Purpose::Copy { .. }) && (own, below) != PLAIN {
+            return Err(self.refused(&path, "names that begin with .wh. are those of whiteouts"));
+        }
         if below == Meaning::Bookkeeping {
             return Ok(());
         }
-        match meaning(place.name.as_bytes()).map_err(|r| self.refused(&path, r))? {
+        match own {
             Meaning::Bookkeeping => Ok(()),
             Meaning::Opaque => self.unpack_opaque(place, &entry, &path),
             Meaning::Whiteout(name) => {

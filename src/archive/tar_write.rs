@@ -4,7 +4,7 @@ use std::collections::{HashMap, btree_set};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::oci_whiteout::whiteout_of;
 use super::tar_sink::{Head, TarSink, carries_xattr, source_date_epoch};
@@ -92,6 +92,30 @@ pub fn squashed_tar(
     archiver.sink.finish()
 }
 
+/// Writes what `name` in the directory `dir` is, or the directory itself where there is none, to
+/// `out` as a tar archive in which it is called `shown`; a directory that is shown as nothing
+/// gives what is in it. Times stay as they are.
+///
+/// # Errors
+/// As [`export`].
+pub fn subtree(dir: &Path, name: Option<&OsStr>, shown: &OsStr, out: &mut dyn Write) -> Result<()> {
+    let tree = Tree::open(std::slice::from_ref(&dir.to_path_buf()))?;
+    let mut archiver = Archiver::new(out, dir.to_path_buf(), None);
+    let node = match name {
+        None => Some(Node::Dir(tree.root().clone())),
+        Some(name) => tree.lookup(tree.root(), name).map_err(|e| archiver.failed("read", e))?,
+    };
+    let node = node.ok_or_else(|| archiver.failed("read", Errno::NOENT))?;
+    archiver.path = shown.as_bytes().to_vec();
+    if !archiver.path.is_empty() {
+        archiver.node(&node)?;
+    }
+    if let Node::Dir(dir) = node {
+        archiver.below(&tree, dir)?;
+    }
+    archiver.sink.finish()
+}
+
 /// Opens the layers; with them comes the path of the topmost.
 fn open(lowers: &[PathBuf], upper: Option<UpperDir>) -> Result<(Tree, PathBuf)> {
     match upper {
@@ -141,7 +165,12 @@ impl<'a> Archiver<'a> {
     /// Writes everything below the root. Works without recursion, and holds open no more than
     /// the directories above the present one: a tree can be deep, and a directory can be wide.
     fn tree(&mut self, tree: &Tree) -> Result<()> {
-        let mut levels = vec![self.enter(tree.root().clone())?];
+        self.below(tree, tree.root().clone())
+    }
+
+    /// As [`Archiver::tree`], of what is below `dir`, whose path is the present one.
+    fn below(&mut self, tree: &Tree, dir: Directory) -> Result<()> {
+        let mut levels = vec![self.enter(dir)?];
         while let Some(level) = levels.last_mut() {
             self.path.truncate(level.path);
             let Some(name) = level.names.next() else {

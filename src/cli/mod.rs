@@ -5,6 +5,7 @@
 
 mod commit;
 mod containers;
+mod cp;
 mod df;
 mod diff;
 mod export;
@@ -68,6 +69,7 @@ enum Verb {
     LayerTar(layers::LayerTar),
     Apply(layers::Apply),
     Commit(commit::Commit),
+    Cp(cp::Copy),
     Inspect(inspect::Inspect),
     Df(df::Df),
     Verify(health::Verify),
@@ -136,6 +138,7 @@ pub fn run() -> ExitCode {
         Verb::LayerTar(verb) => verb.run(&context),
         Verb::Apply(verb) => verb.run(),
         Verb::Commit(verb) => verb.run(&context),
+        Verb::Cp(verb) => verb.run(&context),
         Verb::Inspect(verb) => verb.run(&context),
         Verb::Df(verb) => verb.run(&context),
         Verb::Verify(verb) => verb.run(&context),

@@ -36,7 +36,7 @@ impl Mount {
 }
 
 /// The daemon that lies beside this program; else the one in PATH.
-fn daemon() -> Result<PathBuf> {
+pub(super) fn daemon() -> Result<PathBuf> {
     let own = std::env::current_exe();
     let own = own.map_err(|error| Error::std_io("find", "the running program", &error))?;
     let sibling = own.with_file_name(DAEMON);

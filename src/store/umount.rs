@@ -31,7 +31,7 @@ impl Store {
         self.umount_container(&self.container(text)?)
     }
 
-    fn umount_container(&self, container: &Container) -> Result<()> {
+    pub(super) fn umount_container(&self, container: &Container) -> Result<()> {
         let held = self.hold(container, Hold::Shared)?;
         match self.state_held(container, &held)? {
             State::Unmounted | State::Busy => {

@@ -14,9 +14,26 @@ use crate::error::{Errno, FsResult};
 /// # Errors
 /// Those of open(2), `EXDEV` at a mount point, `ENOSYS` on an older kernel.
 pub fn open_in_root(root: impl AsFd, path: &OsStr, flags: OFlags) -> FsResult<OwnedFd> {
+    open_resolved(root, path, flags, ResolveFlags::NO_XDEV)
+}
+
+/// As [`open_in_root`], but into what is mounted inside the root, too.
+///
+/// # Errors
+/// Those of open(2), `ENOSYS` on an older kernel.
+pub fn open_in_root_across(root: impl AsFd, path: &OsStr, flags: OFlags) -> FsResult<OwnedFd> {
+    open_resolved(root, path, flags, ResolveFlags::empty())
+}
+
+fn open_resolved(
+    root: impl AsFd,
+    path: &OsStr,
+    flags: OFlags,
+    more: ResolveFlags,
+) -> FsResult<OwnedFd> {
     let root = root.as_fd();
     let path = if path.is_empty() { OsStr::new(".") } else { path };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
     loop {
         match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             // Something was renamed somewhere while `..` was resolved.
