@@ -196,3 +196,42 @@ fn looking_at_a_container_never_disturbs_its_mount() {
         outcome.unwrap();
     });
 }
+
+#[test]
+fn the_kernel_mounts_what_the_daemon_wrote_and_the_other_way_round() {
+    if !(support::require("root") && support::require("fuse") && support::require("overlayfs")) {
+        return;
+    }
+    let shell = Shell::with_busybox();
+    shell.ok(&["create", "--name", "box", "busybox:1.35"]);
+    let script = [
+        "echo 1 >first; mv root moved; chmod 700 bin/busybox; ln etc/passwd etc/again; rm etc/hosts",
+        "echo 2 >second; rm first; mv moved/ root; mkdir srv2; chmod 600 etc/again",
+        "echo 3 >third; rmdir srv2; mv etc etc2",
+    ];
+    let mut seen: Option<support::Snapshot> = None;
+    for (driver, changes) in ["kernel", "fuse", "auto"].into_iter().zip(script) {
+        let place = shell.ok(&["mount", "--driver", driver, "box"]);
+        let place = std::path::Path::new(place.trim_end());
+        let before = support::Snapshot::of(place);
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = table.lines().find(|line| line.contains(place.to_str().unwrap())).unwrap();
+        let kind = if driver == "fuse" { " - fuse.plyfs plyfs-" } else { " - overlay plyfs-" };
+        assert!(line.contains(kind), "{driver}: {line}");
+        assert!(shell.ok(&["ps"]).contains("Mounted"));
+        let status = std::process::Command::new("sh")
+            .args(["-euc", changes])
+            .current_dir(place)
+            .status()
+            .unwrap();
+        let after = support::Snapshot::of(place);
+        let diff = shell.ok(&["diff", "box"]);
+        shell.ok(&["umount", "box"]);
+        assert!(status.success(), "{driver}");
+        assert_eq!(shell.ok(&["diff", "box"]), diff, "{driver}");
+        if let Some(seen) = seen.replace(after) {
+            support::assert_same("before", &seen, driver, &before, support::Policy::SAME_TREE);
+        }
+    }
+    shell.ok(&["rm", "box"]);
+}

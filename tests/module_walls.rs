@@ -29,6 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bzip2::", &["archive"]),
     ("lzma_rust2::", &["archive"]),
     ("clap::", &["cli", "main.rs", "bin"]),
+    ("indicatif::", &["cli"]),
     ("println!", &["cli", "main.rs", "bin"]),
 ];
 

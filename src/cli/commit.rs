@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::image::{Instruction, Reference};
 use crate::store::CommitOptions;
 
+use super::progress::Progress;
 use super::{Context, output};
 
 /// Make an image of what a container changed
@@ -73,7 +74,9 @@ pub(super) fn reference(name: &str) -> Result<Reference> {
 impl Commit {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let options = self.how.options(self.name.as_deref(), self.squash)?;
+        let progress = Progress::time("Committing", self.quiet);
         let id = context.store()?.commit(&self.container, &options)?;
+        drop(progress);
         if self.quiet { Ok(()) } else { output::print_line(&id.to_string()) }
     }
 }

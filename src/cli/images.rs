@@ -13,6 +13,7 @@ use crate::image::{Reference, Timestamp};
 use crate::store::{Image, Source};
 
 use super::json_flag::JsonFlag;
+use super::progress::Progress;
 use super::{Context, output};
 
 /// Load images from an archive
@@ -37,7 +38,10 @@ impl Load {
             Some(path) if path.as_os_str() != "-" => Source::Path(path),
             _ => Source::Stream(standard_input()?),
         };
-        for loaded in context.store()?.load(source)? {
+        let progress = Progress::time("Loading", self.quiet);
+        let all = context.store()?.load(source)?;
+        drop(progress);
+        for loaded in all {
             if self.quiet {
                 continue;
             }

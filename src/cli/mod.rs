@@ -19,6 +19,7 @@ mod layer_list;
 mod layers;
 mod mounts;
 mod output;
+mod progress;
 mod prune;
 mod save;
 mod target;

@@ -3,9 +3,10 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
+use crate::store::MountDriver;
 
 use super::{Context, output};
 
@@ -14,21 +15,43 @@ const DAEMON: &str = "fuse-plyfs";
 
 /// Mount a container and print where
 ///
-/// The mount is served by a daemon in the background until it is unmounted. One that is mounted
-/// already stays where it is.
+/// The mount is served by a daemon in the background until it is unmounted, or by the kernel's
+/// overlayfs. A container that is mounted already stays where it is.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dir=$(plyfs mount box)\n  plyfs mount box /mnt")]
+#[command(after_help = "Example:\n  dir=$(plyfs mount box)\n  plyfs mount --driver auto box /mnt")]
 pub(super) struct Mount {
     /// Name, id or start of an id
     container: String,
     /// Directory to mount on [default: one in the store]
     directory: Option<PathBuf>,
+    /// What serves the mount
+    #[arg(long, value_enum, default_value = "fuse")]
+    driver: Driver,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Driver {
+    /// The daemon fuse-plyfs
+    Fuse,
+    /// The kernel's overlayfs; root only, and seen as mounted in this mount namespace only
+    Kernel,
+    /// The kernel's overlayfs where it can be mounted, else the daemon
+    Auto,
 }
 
 impl Mount {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let store = context.store()?;
-        let place = store.mount(&self.container, self.directory.as_deref(), &daemon()?)?;
+        let daemon = match self.driver {
+            Driver::Kernel => PathBuf::new(),
+            Driver::Fuse | Driver::Auto => daemon()?,
+        };
+        let driver = match self.driver {
+            Driver::Fuse => MountDriver::Fuse(&daemon),
+            Driver::Kernel => MountDriver::Kernel,
+            Driver::Auto => MountDriver::Auto(&daemon),
+        };
+        let place = store.mount(&self.container, self.directory.as_deref(), driver)?;
         let mut line = output::path_bytes(place.as_os_str().as_bytes());
         line.push(b'\n');
         output::print(line)

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::error::{Error, Result};
 use crate::store::ArchiveForm;
 
+use super::progress::Progress;
 use super::{Context, target};
 
 /// Write images as an archive
@@ -50,10 +51,13 @@ impl Save {
                 let Some(dir) = self.output.filter(|dir| dir.as_os_str() != "-") else {
                     return Err(Error::option("--output", "oci-dir needs a directory to write"));
                 };
+                let _progress = Progress::time("Saving", false);
                 return target::directory(&dir, |dir| store.save_directory(&self.images, dir));
             }
         };
-        let write = |out: &mut dyn Write| store.save(&self.images, form, out);
+        let progress = Progress::bytes("Saving");
+        let write =
+            |out: &mut dyn Write| store.save(&self.images, form, &mut progress.counting(out));
         target::write(self.output.as_deref(), write)
     }
 }

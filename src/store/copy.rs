@@ -16,6 +16,7 @@ use crate::sys::{AsRawFd, OFlags, OwnedFd, beneath, creds, file, stat};
 
 use super::Store;
 use super::containers::{State, in_use};
+use super::mount::MountDriver;
 
 /// One end of a copy.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl Store {
                 None => Err(in_use(&container, "mounted in another mount namespace, copy there")),
             },
             State::Unmounted | State::Busy => {
-                let place = self.mount(&container.id.hex(), None, daemon)?;
+                let place = self.mount(&container.id.hex(), None, MountDriver::Fuse(daemon))?;
                 let outcome = work(&place);
                 self.umount_container(&container)?;
                 outcome

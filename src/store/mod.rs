@@ -68,6 +68,7 @@ pub use history::Step;
 pub use images::Image;
 pub use inspect::{ContainerDetails, ImageDetails};
 pub use load::{Loaded, Source};
+pub use mount::MountDriver;
 pub use prune::Pruned;
 pub use remove_image::Removed;
 pub use save::ArchiveForm;

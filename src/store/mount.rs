@@ -1,25 +1,42 @@
 //! `mount`: hands a container to the daemon.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
+use crate::sys::{overlayfs, process};
 
 use super::Store;
 use super::containers::{Container, State, mount_source, mounted};
 use super::lock::Hold;
 
+/// What serves a mount.
+#[derive(Debug, Clone, Copy)]
+pub enum MountDriver<'a> {
+    /// The daemon, the program at this path.
+    Fuse(&'a Path),
+    /// The kernel's overlayfs.
+    Kernel,
+    /// The kernel's overlayfs where this process may mount it, else the daemon.
+    Auto(&'a Path),
+}
+
 impl Store {
     /// Mounts the container that `text` names on `dir`, or on its own directory in the store,
-    /// and returns where. `daemon` is the program that serves the mount; it has returned to the
-    /// background, or failed, when this returns. A container that is mounted already is left as
+    /// and returns where. A daemon that serves the mount has returned to the background, or
+    /// failed, when this returns. A container that is mounted already is left as
     /// it is where no other place is asked for.
     ///
     /// # Errors
     /// Where there is no such container, it is mounted elsewhere, or the daemon fails, with what
-    /// the daemon said.
-    pub fn mount(&self, text: &str, dir: Option<&Path>, daemon: &Path) -> Result<PathBuf> {
+    /// the daemon said, or the kernel refuses.
+    pub fn mount(
+        &self,
+        text: &str,
+        dir: Option<&Path>,
+        driver: MountDriver<'_>,
+    ) -> Result<PathBuf> {
         let container = self.container(text)?;
         let held = self.hold(&container, Hold::Exclusive)?;
         let wanted = dir.map(canonical_directory).transpose()?;
@@ -31,8 +48,42 @@ impl Store {
             };
         }
         let target = wanted.unwrap_or_else(|| self.default_mount_point(&container));
-        self.run_daemon(&container, &target, daemon)?;
+        match driver {
+            MountDriver::Fuse(daemon) => self.run_daemon(&container, &target, daemon)?,
+            MountDriver::Kernel => self.mount_by_kernel(&container, &target)?,
+            MountDriver::Auto(daemon) => {
+                let by_kernel = process::is_initial_root()
+                    .then(|| self.mount_by_kernel(&container, &target))
+                    .transpose();
+                match by_kernel {
+                    Ok(Some(())) => {}
+                    Ok(None) => self.run_daemon(&container, &target, daemon)?,
+                    Err(error) => {
+                        tracing::info!(%error, "the kernel does not mount it, the daemon will");
+                        self.run_daemon(&container, &target, daemon)?;
+                    }
+                }
+            }
+        }
         Ok(target)
+    }
+
+    /// The options are those that the daemon has by default: what the one writes the other
+    /// understands.
+    fn mount_by_kernel(&self, container: &Container, target: &Path) -> Result<()> {
+        let (lowers, upper) = (self.lowers(container), self.upper(container));
+        let work = self.layout.work(&container.id);
+        let lowers = lowers.iter().map(|lower| ("lowerdir+", lower.as_os_str()));
+        let paths = [("upperdir", upper.as_os_str()), ("workdir", work.as_os_str())];
+        let switches = ["redirect_dir", "index", "metacopy"].map(|key| (key, OsStr::new("on")));
+        let source = OsString::from(mount_source(&container.id));
+        overlayfs::mount(&source, target, lowers.chain(paths).chain(switches)).map_err(|errno| {
+            let name = &container.name;
+            let why = std::io::Error::from(errno);
+            Error::Refused(format!(
+                "cannot mount container {name} by the kernel's overlayfs: {why}; use --driver fuse"
+            ))
+        })
     }
 
     fn run_daemon(&self, container: &Container, target: &Path, daemon: &Path) -> Result<()> {

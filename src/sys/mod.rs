@@ -17,6 +17,7 @@ pub mod mount;
 pub mod mount_clone;
 pub mod mountinfo;
 pub mod node;
+pub mod overlayfs;
 pub mod process;
 pub mod random;
 pub mod stat;
