@@ -34,8 +34,8 @@ fn every_statement_names_tests_that_exist() {
     assert!(missing.is_empty(), "no test is named for {missing:?}");
     for (file, test) in named(&text) {
         let path = root.join("tests").join(format!("{file}.rs"));
-        let source = fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let source =
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(source.contains(&format!("fn {test}()")), "{file} has no test {test}");
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::image::{ChainId, ImageId};
 
 use super::catalog::Catalog;
@@ -198,8 +198,10 @@ impl Store {
     fn dead_staging(&self) -> Result<Vec<PathBuf>> {
         let mut dead = Vec::new();
         for path in entries(&self.layout.staging())? {
-            if try_hold(&path, Hold::Exclusive)?.is_some() {
-                dead.push(path);
+            match try_hold(&path, Hold::Exclusive) {
+                Ok(Some(_)) => dead.push(path),
+                Ok(None) | Err(Error::Io { source: Errno::NOENT, .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(dead)

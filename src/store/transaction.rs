@@ -85,7 +85,13 @@ impl Store {
     pub(super) fn begin_without_sweep(&self) -> Result<Transaction> {
         loop {
             let dir = self.layout.staging().join(unique_name()?);
-            durable::create_dir(&dir, 0o700)?;
+            match durable::create_dir(&dir, 0o700) {
+                // A sweep took it away before it had its mode.
+                Err(Error::Io { source: Errno::NOENT, .. }) if self.layout.staging().is_dir() => {
+                    continue;
+                }
+                other => other?,
+            }
             // A sweep may have come between: it held the lock for a moment, or took the
             // directory away.
             let Some(lock) = hold_own(&dir)? else { continue };
