@@ -202,8 +202,8 @@ fn more_layers_than_can_be_mounted() {
 }
 
 #[test]
-fn compression_that_is_unknown_or_cut_off() {
-    fn xz(bytes: &[u8]) -> Vec<u8> {
+fn compression_that_is_damaged_or_cut_off() {
+    fn damaged_xz(bytes: &[u8]) -> Vec<u8> {
         [b"\xfd7zXZ\0".as_slice(), bytes].concat()
     }
     fn cut(bytes: &[u8]) -> Vec<u8> {
@@ -211,7 +211,7 @@ fn compression_that_is_unknown_or_cut_off() {
         bytes.truncate(bytes.len() / 2);
         bytes
     }
-    assert_refused(&oci_files(&[sample()], xz), "compressed with xz");
+    assert_refused(&oci_files(&[sample()], damaged_xz), "XZ stream header");
     assert_refused(&oci_files(&[sample()], cut), "incomplete deflate stream");
 }
 

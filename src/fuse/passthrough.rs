@@ -148,9 +148,9 @@ impl Passthrough {
         }
         // A descriptor on the lower keeps reading the lower after a copy-up. That is harmless
         // for programs and libraries, whose pages all mounts then share; a data file must show
-        // what is written to it.
-        let shared = opened.mode & EXECUTABLE != 0 || self.policy == PassthroughPolicy::All;
-        !opened.writable && shared
+        // what is written to it, and one whose attributes were changed counts as one.
+        let program = opened.mode & EXECUTABLE != 0 && !opened.changed;
+        !opened.writable && (program || self.policy == PassthroughPolicy::All)
     }
 
     fn register(&self, channel: &Channel, opened: &Opened) -> Option<i32> {

@@ -79,6 +79,7 @@ impl HandleTable {
     ) -> FsResult<Opened> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let writable = (flags & OFlags::RWMODE) != OFlags::RDONLY;
+        let changed = node.is_upper();
         let handle = Handle {
             node,
             writable,
@@ -86,7 +87,7 @@ impl HandleTable {
             file: RwLock::new(file.clone()),
         };
         self.shard(id)?.lock().insert(id, Arc::new(handle));
-        Ok(Opened { handle: HandleId(id), file, upper, writable, mode })
+        Ok(Opened { handle: HandleId(id), file, upper, changed, writable, mode })
     }
 
     /// The open file of a number.

@@ -102,6 +102,8 @@ pub struct Opened {
     pub file: Arc<OwnedFd>,
     /// Whether that layer is the upper.
     pub upper: bool,
+    /// Whether the file was changed in this mount, if only in its attributes.
+    pub changed: bool,
     /// Whether it may be written through this handle.
     pub writable: bool,
     /// The file's mode, by which executables are told.
