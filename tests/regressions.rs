@@ -132,3 +132,23 @@ fn copies_of_what_was_copied_up_are_things_of_their_own() {
     fs::write(mount.path("twin"), "changed").unwrap();
     assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "content");
 }
+
+/// model_mount, seed 0x8e1d20fe90d5c0bb: a file made executable in this mount, its data still in
+/// the lower, was passed through, and a descriptor on it stayed behind what was written later.
+#[test]
+fn a_reader_of_a_file_made_executable_here_sees_what_is_written_later() {
+    use std::io::{Read, Write};
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile tool old\n");
+    let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["metacopy=on"]));
+    set_mode(&mount.path("tool"), 0o755);
+    let mut reader = fs::File::open(mount.path("tool")).unwrap();
+    let mut writer = fs::OpenOptions::new().append(true).open(mount.path("tool")).unwrap();
+    writer.write_all(b" and new").unwrap();
+    assert_eq!(reader.metadata().unwrap().len(), 11);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "old and new");
+}
