@@ -33,10 +33,10 @@ fn podmans_line_is_understood() {
     assert_eq!(options.upper, Some(upper));
     assert!(options.volatile);
     assert!(!options.read_only);
-    assert_eq!(options.uid_map, [IdRange { inside: 0, outside: 100_000, count: 1000 }]);
+    assert_eq!(options.uid_map, [IdRange { outside: 0, inside: 100_000, count: 1000 }]);
     let groups = [
-        IdRange { inside: 0, outside: 1000, count: 1 },
-        IdRange { inside: 1, outside: 100_000, count: 65536 },
+        IdRange { outside: 0, inside: 1000, count: 1 },
+        IdRange { outside: 1, inside: 100_000, count: 65536 },
     ];
     assert_eq!(options.gid_map, groups);
     assert_eq!(options.xattr_permissions, 2);

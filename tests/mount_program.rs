@@ -239,6 +239,32 @@ fn relative_paths_are_those_of_the_caller() {
     wait_until("an empty workdir", || fs::read_dir(place.path("work")).unwrap().count() == 0);
 }
 
+/// A layer holds the container's ids; the mount shows the host's. What the host's user makes is
+/// kept as the container's.
+#[test]
+fn id_maps_show_the_ids_of_the_host() {
+    let Some(mut place) = Place::new() else { return };
+    for name in ["lower", "lower/from-lower", "upper"] {
+        std::os::unix::fs::chown(place.path(name), Some(5), Some(7)).unwrap();
+    }
+    let maps = "uidmapping=:0:100000:1000,gidmapping=:0:200000:1000";
+    let options = format!("{},{maps}", place.writable());
+    let merged = place.merged().into_os_string().into_string().unwrap();
+    place.mount(&["-o", &options, &merged]);
+    let shown = fs::metadata(place.path("merged/from-lower")).unwrap();
+    assert_eq!((shown.uid(), shown.gid()), (100_005, 200_007));
+    let new = place.path("merged/new");
+    let ids = ["--reuid=100005", "--regid=200007", "--clear-groups", "touch"];
+    run("setpriv", &ids, &new);
+    let kept = fs::metadata(place.path("upper/new")).unwrap();
+    assert_eq!((kept.uid(), kept.gid()), (5, 7));
+    std::os::unix::fs::chown(&new, Some(100_000), Some(200_000)).unwrap();
+    let kept = fs::metadata(place.path("upper/new")).unwrap();
+    assert_eq!((kept.uid(), kept.gid()), (0, 0));
+    run("umount", &[], &place.merged());
+    place.expect_end();
+}
+
 #[test]
 fn an_unknown_option_warns_and_mounts() {
     let Some(mut place) = Place::new() else { return };

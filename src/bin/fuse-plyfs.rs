@@ -29,7 +29,7 @@ Options:
   volatile                  changes need not survive a crash; fsync does nothing
   redirect_dir=on|off|follow|nofollow, metacopy=on|off, index=on|off, xino=on|off|auto,
   userxattr                 as for the kernel's overlayfs
-  uidmapping=IN:OUT:COUNT[:...], gidmapping=..., squash_to_root, squash_to_uid=N,
+  uidmapping=DISK:SHOWN:COUNT[:...], gidmapping=..., squash_to_root, squash_to_uid=N,
   squash_to_gid=N, xattr_permissions=0|1|2       owners
   noacl, noxattrs, static_nlink                  what is left out
   timeout=SECONDS           how long the kernel may cache names and attributes (for ever)

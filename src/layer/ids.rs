@@ -1,7 +1,8 @@
 //! Uid and gid maps between what is on disk and what the mount shows.
 
-/// One range of ids, as in `/proc/self/uid_map`: container ids from `inside` are kept on disk as
-/// host ids from `outside`.
+/// One range of ids: those shown from `inside` on are kept on disk from `outside` on. Engines write
+/// it the other way round, `uidmapping=0:100000:1000`: their layers hold the ids of the container,
+/// and the mount shows those of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRange {
     /// First id as the mount shows it.

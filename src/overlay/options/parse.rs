@@ -283,7 +283,7 @@ fn timeout(given: &Given<'_>) -> Result<Duration> {
 
 /// Triples `inside:outside:count`, all in one row; colons around them are allowed.
 fn id_ranges(given: &Given<'_>) -> Result<Vec<IdRange>> {
-    const SHAPE: &str = "must be INSIDE:OUTSIDE:COUNT[:...]";
+    const SHAPE: &str = "must be DISK:SHOWN:COUNT[:...]";
     let text = given.text()?;
     let numbers: Vec<u32> = text
         .split(':')
@@ -292,7 +292,7 @@ fn id_ranges(given: &Given<'_>) -> Result<Vec<IdRange>> {
         .collect::<Result<_>>()?;
     let mut ranges = Vec::new();
     for triple in numbers.chunks(3) {
-        let &[inside, outside, count] = triple else { return Err(given.wrong(SHAPE)) };
+        let &[outside, inside, count] = triple else { return Err(given.wrong(SHAPE)) };
         if inside.checked_add(count).is_none() || outside.checked_add(count).is_none() {
             return Err(given.wrong("must stay below 4294967296"));
         }
