@@ -41,7 +41,19 @@ impl IdMap {
             let offset = disk.checked_sub(r.outside)?;
             (offset < r.count).then(|| r.inside.wrapping_add(offset))
         });
-        found.unwrap_or(OVERFLOW_ID)
+        // A layer on an idmapped mount gives ids that are mapped already: podman 4.3 makes such
+        // mounts of its layers and asks for the maps as well.
+        found.unwrap_or_else(|| if self.to_disk(disk).is_some() { disk } else { OVERFLOW_ID })
+    }
+
+    /// The id to keep on disk for one that a layer gave: that of the container, also where the
+    /// layer is on an idmapped mount.
+    pub fn kept(&self, given: u32) -> u32 {
+        let on_disk = |r: &IdRange| given.checked_sub(r.outside).is_some_and(|n| n < r.count);
+        if self.ranges.iter().any(on_disk) {
+            return given;
+        }
+        self.to_disk(given).unwrap_or(given)
     }
 
     /// The id to keep on disk for a shown one; `None` where the map has none.
@@ -65,8 +77,10 @@ mod tests {
         let map = IdMap::new(vec![IdRange { inside: 0, outside: 100_000, count: 1000 }], None);
         assert_eq!(map.to_view(100_005), 5);
         assert_eq!(map.to_disk(5), Some(100_005));
-        assert_eq!(map.to_view(7), OVERFLOW_ID);
+        assert_eq!(map.to_view(2000), OVERFLOW_ID);
         assert_eq!(map.to_disk(1000), None);
+        assert_eq!((map.to_view(7), map.kept(7)), (7, 100_007), "mapped already");
+        assert_eq!((map.kept(100_007), map.kept(2000)), (100_007, 2000));
         assert_eq!(IdMap::default().to_view(7), 7);
         assert_eq!(IdMap::new(Vec::new(), Some(0)).to_view(7), 0);
     }

@@ -99,7 +99,7 @@ impl Overlay {
             return Ok(());
         }
         let source = self.source_of(node)?;
-        let stat = source.at.stat()?;
+        let stat = self.as_kept(source.at.stat()?);
         let origin = self.origin_of(upper, &source.at, node);
         let entry = self.index_name(upper, &stat, origin.as_ref());
         let linked = entry.is_some() && self.policy.metacopy_from.is_some();
@@ -130,6 +130,12 @@ impl Overlay {
             Ok(At::Entry(self.dir_fds.get(&dir)?, name))
         };
         Ok(Source { at: place(attributes)?, data: place(data)? })
+    }
+
+    /// What a lower's `stat` gives, with the owner to keep in the upper.
+    fn as_kept(&self, stat: Stat) -> Stat {
+        let (uid, gid) = (self.uids.kept(stat.uid), self.gids.kept(stat.gid));
+        Stat { uid, gid, ..stat }
     }
 
     /// The origin to record on a copy; none where the filesystem has no handles.
@@ -267,7 +273,7 @@ impl Overlay {
             return Ok(());
         }
         let source = self.source_of(node)?;
-        let stat = source.at.stat()?;
+        let stat = self.as_kept(source.at.stat()?);
         let fd = match stage_file(upper, &source, &stat, whole(data), None)? {
             Staged::Unnamed(fd) => fd,
             Staged::Named(name) => {

@@ -15,6 +15,7 @@ use super::listing::{Listed, Occupant, Part};
 use super::node::{Directory, Node, NodeState, RealKey};
 use super::{Caller, Entry, Name, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult, check_name};
+use crate::layer::ids::OVERFLOW_ID;
 use crate::layer::upper::{Present, Upper};
 use crate::layer::whiteout;
 use crate::layer::xattrs::Mark;
@@ -140,7 +141,7 @@ impl Overlay {
         }
         let dir_fd = self.dir_fds.get(dir.upper()?)?;
         let inherits = inherits_acl(&mut state.default_acl, &dir_fd)?;
-        let birth = self.birth(caller, if inherits { mode } else { mode & !umask })?;
+        let birth = self.birth(caller, if inherits { mode } else { mode & !umask });
         let fd = self.place(upper, &dir_fd, &name, what, birth, occupant, inherits)?;
         let stat = match &fd {
             Some(fd) => stat_fd(fd)?,
@@ -159,10 +160,12 @@ impl Overlay {
         Ok((Entry { node: node.id, stat: self.shown(&node, stat)? }, fd.map(Arc::new)))
     }
 
-    fn birth(&self, caller: &Caller, mode: u32) -> FsResult<Birth> {
-        let uid = self.uids.to_disk(caller.uid).ok_or(Errno::OVERFLOW)?;
-        let gid = self.gids.to_disk(caller.gid).ok_or(Errno::OVERFLOW)?;
-        Ok(Birth { uid, gid, mode: mode & 0o7777 })
+    fn birth(&self, caller: &Caller, mode: u32) -> Birth {
+        // An engine that runs as the host's root makes files for a container without it, and
+        // then gives them to the container's.
+        let uid = self.uids.to_disk(caller.uid).unwrap_or(OVERFLOW_ID);
+        let gid = self.gids.to_disk(caller.gid).unwrap_or(OVERFLOW_ID);
+        Birth { uid, gid, mode: mode & 0o7777 }
     }
 
     /// Makes it on disk.
@@ -254,7 +257,7 @@ impl Overlay {
         }
         let dir_fd = self.dir_fds.get(dir.upper()?)?;
         let inherits = inherits_acl(&mut state.default_acl, &dir_fd)?;
-        let birth = self.birth(caller, if inherits { mode } else { mode & !umask })?;
+        let birth = self.birth(caller, if inherits { mode } else { mode & !umask });
         let acting = ActAs::user(birth.uid, birth.gid);
         let wanted = super::file::backing_flags(flags) - OFlags::TRUNC;
         // Without O_EXCL it may be given a name later.

@@ -1,0 +1,142 @@
+//! podman as root with `mount_program = fuse-plyfs`: each step of a container's life gives the
+//! tree that podman's kernel driver gives.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as expected"
+)]
+
+mod engines;
+mod support;
+
+use engines::life::{self, Beside, Life};
+use engines::{Podman, Room, Storage, image};
+use support::{Policy, require};
+
+const NEEDS: &[&str] =
+    &["root", "fuse", "overlayfs", "tool:podman", "tool:runc", "tool:conmon", "tool:gcc"];
+
+fn ready() -> bool {
+    NEEDS.iter().all(|need| require(need))
+}
+
+/// The truth: each layer is a whole copy of the tree. podman compares trees by size and time
+/// there, as it does where a program mounts, so that it misses the same things in a commit. The
+/// mode of the root is that of the driver; and what an upper layer removed still counts as a link.
+const VFS: Beside<'_> =
+    Beside { name: "vfs", policy: Policy { nlink: false, ..Policy::SAME_CONTENT }, blind: &[""] };
+
+/// overlayfs parts the names of a hard link of a lower when it is changed (podman mounts with
+/// `index=off`); and podman commits what is in the upper, where it compares trees on PlyFS and
+/// does not see that `s2_dst` was replaced by a file of the same size and time.
+const KERNEL: Beside<'_> = Beside {
+    name: "overlayfs",
+    policy: Policy { nlink: false, hard_links: false, ..Policy::SAME_CONTENT },
+    blind: &["t/h2_b", "t/s2_dst"],
+};
+
+/// Plays `part` on PlyFS and on other storages, each with an image to begin with.
+fn expect_same_life(part: impl Fn(&Podman<'_>) -> Life, others: &[(Storage, Beside<'_>)]) {
+    if !ready() {
+        return;
+    }
+    let room = Room::enter();
+    let base = image::base(&room);
+    let play = |storage| {
+        let podman = Podman::new(&room, storage);
+        podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+        part(&podman)
+    };
+    let ours = play(Storage::Plyfs);
+    for (storage, beside) in others {
+        ours.expect_same(&play(*storage), *beside);
+    }
+}
+
+const BOTH: &[(Storage, Beside<'_>)] = &[(Storage::Vfs, VFS), (Storage::Kernel, KERNEL)];
+
+#[test]
+fn containers_live_as_on_the_kernels_driver() {
+    expect_same_life(life::containers, BOTH);
+}
+
+#[test]
+fn two_containers_of_one_image_live_as_on_the_kernels_driver() {
+    expect_same_life(life::two_at_once, BOTH);
+}
+
+/// On the kernel's driver podman 4.3 commits such a container with the machine's ids.
+#[test]
+fn containers_with_mapped_ids_live_as_on_vfs() {
+    expect_same_life(life::mapped, &[(Storage::Vfs, VFS)]);
+}
+
+#[test]
+fn a_build_of_five_steps_gives_the_images_of_the_kernels_driver() {
+    expect_same_life(life::build, BOTH);
+}
+
+/// `--rm` mounts with `volatile`, and leaves nothing: no layer, no mount, no daemon.
+#[test]
+fn a_container_that_removes_itself_is_volatile_and_leaves_nothing() {
+    if !ready() {
+        return;
+    }
+    let room = Room::enter();
+    let base = image::base(&room);
+    let podman = Podman::new(&room, Storage::Plyfs);
+    podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+    let layers = || support::names(podman.path("graph/overlay")).len();
+    let before = (layers(), room.mounts());
+    let words = ["sh", "-c", "echo x >/new; echo started; exec sleep 1000"];
+    podman.ok(&[&["run", "-d", "--rm", "--name", "short", image::BASE][..], &words].concat());
+    let daemons = room.daemons();
+    let lines: Vec<&str> = daemons.iter().map(|(_, line)| line.as_str()).collect();
+    assert!(lines.len() == 1 && lines[0].contains(",volatile "), "{lines:?}");
+    assert_eq!(podman.ok(&["exec", "short", "cat", "/new"]), "x");
+    podman.ok(&["stop", "--time", "0", "short"]);
+    engines::wait_until("the container to go", || podman.ok(&["ps", "-aq"]).is_empty());
+    engines::wait_until("the daemon to end", || room.daemons().is_empty());
+    assert_eq!((layers(), room.mounts()), before);
+}
+
+/// Whatever ends a daemon, the container's changes are there for the next one.
+#[test]
+fn a_container_starts_again_after_its_daemon_was_killed() {
+    if !ready() {
+        return;
+    }
+    let room = Room::enter();
+    let base = image::base(&room);
+    let podman = Podman::new(&room, Storage::Plyfs);
+    podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+    podman.ok(&["run", "-d", "--name", "box", image::BASE, "sleep", "1000"]);
+    podman.ok(&["exec", "box", "sh", "-c", "echo kept >/t/kept && rm /t/b_delete && sync"]);
+    for (pid, _) in room.daemons() {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    podman.command(&["stop", "--time", "0", "box"]).output().unwrap();
+    podman.ok(&["start", "box"]);
+    let look = "cat /t/kept; ls /t/b_delete 2>/dev/null || echo gone";
+    assert_eq!(podman.ok(&["exec", "box", "sh", "-c", look]), "kept\ngone");
+}
+
+/// What podman is told of the driver, and what `podman info` shows of the program.
+#[test]
+fn podman_knows_the_program() {
+    if !ready() {
+        return;
+    }
+    let room = Room::enter();
+    let podman = Podman::new(&room, Storage::Plyfs);
+    let info: serde_json::Value =
+        serde_json::from_str(&podman.ok(&["info", "--format", "json"])).unwrap();
+    let program = &info["store"]["graphOptions"]["overlay.mount_program"];
+    assert_eq!(program["Executable"], engines::PLYFS);
+    let version = program["Version"].as_str().unwrap();
+    assert!(version.starts_with("fuse-plyfs: version "), "{version}");
+}
