@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use plyfs::error::{Error, Result};
-use plyfs::fuse::daemon;
+use plyfs::fuse::{daemon, log};
 use plyfs::overlay::options::Options;
 
 const HELP: &str = "\
@@ -35,9 +35,12 @@ Options:
   timeout=SECONDS           how long the kernel may cache names and attributes (for ever)
   passthrough=auto|off|all  which files the kernel reads and writes without asking
   max_threads=N, threaded=0|1                    serving threads
+  log_level=LEVEL           error, warn, info, debug or trace, else PLYFS_LOG says it
+  stats_socket=PATH         unix socket with statistics as Prometheus text
   fsname=NAME, subtype=NAME, allow_other, allow_root, context=LABEL
 
-In paths, write \\, for a comma, \\: for a colon and \\\\ for a backslash.";
+In paths, write \\, for a comma, \\: for a colon and \\\\ for a backslash.
+SIGUSR1 logs what `plyfs stats MOUNTPOINT` shows; SIGUSR2 makes the log more detailed, step by step.";
 
 /// What the command line asks for.
 enum Request {
@@ -107,7 +110,11 @@ fn run(request: Request) -> Result<()> {
 }
 
 fn mount(request: &Mount) -> Result<()> {
-    log_to_stderr(request.debug);
+    log::start(request.debug)?;
+    let mut options = Options::parse(&request.options)?;
+    if let Some(filter) = &options.log_level {
+        log::set_filter(filter)?;
+    }
     let (source, mountpoint) = match request.places.as_slice() {
         [mountpoint] => (None, mountpoint),
         [source, mountpoint] => (Some(source), mountpoint),
@@ -117,7 +124,6 @@ fn mount(request: &Mount) -> Result<()> {
             return Err(Error::Refused(format!("{more}: one mountpoint at a time")));
         }
     };
-    let mut options = Options::parse(&request.options)?;
     if options.mount.fsname.is_none() {
         options.mount.fsname = source.map(|source| source.to_string_lossy().into_owned());
     }
@@ -127,17 +133,4 @@ fn mount(request: &Mount) -> Result<()> {
     } else {
         daemon::start(&options, mountpoint)
     }
-}
-
-/// In the background standard error leads nowhere once the mount answers; until then it tells
-/// the caller what was ignored.
-fn log_to_stderr(debug: bool) {
-    let level = if debug { tracing::Level::TRACE } else { tracing::Level::WARN };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(debug)
-        .without_time()
-        .init();
 }

@@ -17,13 +17,16 @@ mod inspect;
 mod json_flag;
 mod layer_list;
 mod layers;
+mod log_level;
 mod mounts;
 mod output;
 mod progress;
 mod prune;
 mod save;
+mod stats;
 mod target;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -76,6 +79,8 @@ enum Verb {
     Verify(health::Verify),
     Check(health::Check),
     Gc(health::Gc),
+    Stats(stats::Stats),
+    LogLevel(log_level::LogLevel),
 }
 
 /// What every verb is given.
@@ -145,6 +150,8 @@ pub fn run() -> ExitCode {
         Verb::Verify(verb) => verb.run(&context),
         Verb::Check(verb) => verb.run(&context),
         Verb::Gc(verb) => verb.run(&context),
+        Verb::Stats(verb) => verb.run(&context),
+        Verb::LogLevel(verb) => verb.run(&context),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -164,5 +171,9 @@ fn start_log() {
         .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
         .with_env_var("PLYFS_LOG")
         .from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }

@@ -4,18 +4,23 @@ mod attributes;
 mod files;
 mod names;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::buffer::ReplyBuffer;
 use super::channel::Channel;
+use super::control::Pages;
+use super::log;
 use super::negotiate::Agreed;
 use super::passthrough::Passthrough;
 use super::reply::Ttl;
 use super::request::{Operation, Request};
+use super::stats::{Board, Snapshot};
 use crate::error::{Errno, FsResult};
-use crate::overlay::Overlay;
 use crate::overlay::options::Options;
+use crate::overlay::{Caller, Overlay};
+use crate::sys::footprint::Footprint;
 
 /// Serves requests; shared by all threads.
 pub(super) struct Adapter {
@@ -24,6 +29,9 @@ pub(super) struct Adapter {
     ttl: Ttl,
     noxattrs: bool,
     passthrough: Passthrough,
+    pub(super) board: Board,
+    pages: Pages,
+    mountpoint: PathBuf,
     closed: AtomicBool,
 }
 
@@ -35,13 +43,21 @@ pub(super) struct Context<'a> {
 }
 
 impl Adapter {
-    pub(super) fn new(overlay: Arc<Overlay>, options: &Options, agreed: Agreed) -> Adapter {
+    pub(super) fn new(
+        overlay: Arc<Overlay>,
+        options: &Options,
+        agreed: Agreed,
+        mountpoint: &Path,
+    ) -> Adapter {
         Adapter {
             overlay,
             agreed,
             ttl: Ttl::new(options.timeout),
             noxattrs: options.noxattrs,
             passthrough: Passthrough::new(options.passthrough, agreed.passthrough),
+            board: Board::new(),
+            pages: Pages::default(),
+            mountpoint: mountpoint.to_path_buf(),
             closed: AtomicBool::new(false),
         }
     }
@@ -89,6 +105,27 @@ impl Adapter {
             Operation::Unsupported => Err(Errno::NOSYS),
             _ => self.serve_files(context, operation),
         }
+    }
+
+    /// Everything that is counted, as of now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            mountpoint: self.mountpoint.clone(),
+            uptime_seconds: self.board.started.elapsed().as_secs_f64(),
+            log: log::filter(),
+            threads: self.board.threads(),
+            panics: self.board.panics(),
+            requests: self.board.requests(),
+            passthrough: self.passthrough.figures(),
+            overlay: self.overlay.figures(),
+            process: Footprint::own().ok(),
+        }
+    }
+
+    fn answer_control(&self, caller: &Caller, command: u32, input: &[u8]) -> FsResult<Vec<u8>> {
+        self.pages.answer(caller, command, input, || self.snapshot())
     }
 
     fn statfs(&self, context: &mut Context<'_>) -> FsResult<()> {

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
+use super::log;
 use super::mount;
 use super::session::Session;
+use super::stats::Socket;
 use crate::error::{Errno, Error, Result};
 use crate::overlay::Overlay;
 use crate::overlay::options::Options;
@@ -20,7 +22,8 @@ use crate::sys::process::{self, Side};
 const LAST_OWNER: Duration = Duration::from_secs(2);
 
 /// Mounts and serves in this process; returns when the filesystem is unmounted or a signal
-/// (`SIGTERM`, `SIGINT`, `SIGHUP`) asked for the end. `ready` is called when the mount answers.
+/// (`SIGTERM`, `SIGINT`, `SIGHUP`) asked for the end. `SIGUSR1` logs the figures, `SIGUSR2`
+/// changes how much is logged. `ready` is called when the mount answers.
 ///
 /// # Errors
 /// Whatever makes the mount impossible; nothing is left mounted then.
@@ -36,7 +39,7 @@ pub fn serve(
     }
     let mountpoint = mount::resolve(mountpoint)?;
     // Before the mount, so that a signal during it is kept until somebody can act on it.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
     let overlay = Arc::new(open_layers(options)?);
     if let Err(error) = overlay.refuse_mountpoint(&mountpoint) {
@@ -69,9 +72,16 @@ fn serve_overlay(
     signals: Signals,
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
+    // Goes with the end of this function.
+    let mut socket = options.stats_socket.as_deref().map(Socket::bind).transpose()?;
     let session = Session::mount(Arc::clone(overlay), options, mountpoint)?;
     let stopper = session.stopper();
-    if let Err(error) = ready() {
+    let observer = session.observer();
+    let answered = socket.as_mut().map_or(Ok(()), |socket| {
+        let observer = observer.clone();
+        socket.serve(move || observer.snapshot())
+    });
+    if let Err(error) = answered.and_then(|()| ready()) {
         // Served all the same, to its end: that is how it is unmounted.
         stopper.stop();
         return session.serve().and(Err(error));
@@ -80,8 +90,14 @@ fn serve_overlay(
     let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
         let mut signals = signals;
         for signal in signals.forever() {
-            tracing::info!("signal {signal}: unmounting");
-            stopper.stop();
+            match signal {
+                SIGUSR1 => log::announce(observer.snapshot().lines()),
+                SIGUSR2 => log::next_level(),
+                _ => {
+                    tracing::info!("signal {signal}: unmounting");
+                    stopper.stop();
+                }
+            }
         }
     });
     let served = session.serve();
@@ -142,6 +158,7 @@ fn run_in_background(options: &Options, mountpoint: &Path, writer: OwnedFd) -> i
     let mut waiting = Some(std::fs::File::from(writer));
     let served = serve(options, mountpoint, || {
         process::detach().map_err(|errno| Error::io("detach from", mountpoint, errno))?;
+        log::leave_terminal();
         tell(&mut waiting, READY);
         Ok(())
     });

@@ -12,6 +12,7 @@
 //! | `mount` | on and off the mountpoint |
 //! | `session` | one mount from INIT to its end |
 //! | `workers` | the serving threads |
+//! | `stats`, `control`, `log` | figures, asking a daemon for them, what it logs |
 //! | `daemon` | foreground, background, signals |
 //!
 //! Locks: the shards of `passthrough` are the only ones here; no overlay call is made under one.
@@ -20,7 +21,9 @@ mod abi;
 mod adapter;
 mod buffer;
 mod channel;
+pub mod control;
 pub mod daemon;
+pub mod log;
 mod mount;
 mod negotiate;
 mod notify;
@@ -29,7 +32,8 @@ mod read_ahead;
 mod reply;
 mod request;
 mod session;
+pub mod stats;
 mod workers;
 
 pub use notify::Notifier;
-pub use session::{Session, Stopper};
+pub use session::{Observer, Session, Stopper};

@@ -11,11 +11,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::channel::Channel;
+use super::stats::Passthrough as Figures;
 use crate::error::Errno;
 use crate::overlay::options::PassthroughPolicy;
 use crate::overlay::{NodeId, Opened};
@@ -57,6 +58,10 @@ pub(super) struct Passthrough {
     /// The kernel refused this process its first backing file.
     off: AtomicBool,
     shards: [Mutex<HashMap<NodeId, Open>>; SHARDS],
+    passed: AtomicU64,
+    cached: AtomicU64,
+    stale: AtomicU64,
+    refused: AtomicU64,
 }
 
 const SHARDS: usize = 16;
@@ -71,12 +76,39 @@ const REGULAR: u32 = 0o100_000;
 impl Passthrough {
     pub(super) fn new(policy: PassthroughPolicy, negotiated: bool) -> Passthrough {
         let (off, shards) = (AtomicBool::new(false), Default::default());
-        Passthrough { policy, negotiated, off, shards }
+        let [passed, cached, stale, refused] = [const { AtomicU64::new(0) }; 4];
+        Passthrough { policy, negotiated, off, shards, passed, cached, stale, refused }
+    }
+
+    /// What was decided so far.
+    pub(super) fn figures(&self) -> Figures {
+        let in_use = |shard: &Mutex<HashMap<NodeId, Open>>| {
+            let nodes = shard.lock();
+            nodes.values().filter(|open| matches!(open.how, How::Passed { .. })).count() as u64
+        };
+        Figures {
+            passed: self.passed.load(Ordering::Relaxed),
+            cached: self.cached.load(Ordering::Relaxed),
+            stale: self.stale.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            backing_files: self.shards.iter().map(in_use).sum(),
+        }
     }
 
     /// Counts a file of `node` that was just opened and says how to answer. After
     /// [`Admission::Stale`] nothing was counted.
     pub(super) fn admit(&self, channel: &Channel, node: NodeId, opened: &Opened) -> Admission {
+        let admission = self.decide(channel, node, opened);
+        let count = match admission {
+            Admission::Cached { .. } => &self.cached,
+            Admission::Passed { .. } => &self.passed,
+            Admission::Stale => &self.stale,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        admission
+    }
+
+    fn decide(&self, channel: &Channel, node: NodeId, opened: &Opened) -> Admission {
         let Some(shard) = self.shard(node) else { return Admission::Cached { keep: true } };
         let mut nodes = shard.lock();
         match nodes.entry(node) {
@@ -157,6 +189,7 @@ impl Passthrough {
         match fuse_dev::open_backing(channel, &*opened.file) {
             Ok(backing) => Some(backing),
             Err(errno) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
                 // Without the privilege it will never work; else it is this file's filesystem.
                 if errno == Errno::PERM {
                     self.off.store(true, Ordering::Relaxed);

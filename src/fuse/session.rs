@@ -12,6 +12,7 @@ use super::mount::{self, MountPoint};
 use super::negotiate::{self, Agreed};
 use super::notify::Notifier;
 use super::request::{Operation, Request};
+use super::stats::Snapshot;
 use super::workers::Workers;
 use crate::error::{Errno, Error, Result};
 use crate::overlay::Overlay;
@@ -49,6 +50,23 @@ impl Stopper {
     }
 }
 
+/// Looks at a session from another thread.
+#[derive(Clone)]
+pub struct Observer(Arc<Adapter>);
+
+impl Observer {
+    /// The figures as of now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.snapshot()
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observer").finish_non_exhaustive()
+    }
+}
+
 impl Session {
     /// Mounts `overlay` on the absolute path `mountpoint` and agrees with the kernel on how to
     /// talk. Users of the mount wait until [`Session::serve`] runs.
@@ -69,7 +87,7 @@ impl Session {
         };
         super::read_ahead::widen(mountpoint);
         Ok(Session {
-            adapter: Arc::new(Adapter::new(overlay, options, agreed)),
+            adapter: Arc::new(Adapter::new(overlay, options, agreed, mountpoint)),
             channel,
             point,
             threads: options.threads,
@@ -80,6 +98,11 @@ impl Session {
     /// What ends this session.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.events.0.clone())
+    }
+
+    /// What tells what was done so far.
+    pub fn observer(&self) -> Observer {
+        Observer(Arc::clone(&self.adapter))
     }
 
     /// What tells the kernel of changes that did not come through it.
@@ -117,7 +140,7 @@ impl Session {
                 }
             }
         }
-        match workers.panics() {
+        match self.adapter.board.panics() {
             0 => Ok(()),
             panics => Err(Error::Refused(format!("{panics} requests ended in a panic"))),
         }

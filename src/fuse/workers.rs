@@ -26,6 +26,7 @@ use super::buffer::{ReplyBuffer, RequestBuffer};
 use super::channel::{Channel, Received};
 use super::request::Request;
 use super::session::Event;
+use super::stats::Recorder;
 use crate::error::{Errno, Error, FsResult, Result};
 
 /// The most threads, unless an option says otherwise.
@@ -60,8 +61,6 @@ pub(super) struct Workers {
     asleep: AtomicBool,
     duty: Mutex<Duty>,
     change: Condvar,
-    /// Requests that ended in a panic.
-    panics: AtomicU64,
 }
 
 /// Who does what. Its lock is held for moments and no other is taken under it.
@@ -107,7 +106,6 @@ impl Workers {
             asleep: AtomicBool::new(false),
             duty: Mutex::new(Duty { wanted: 1, ..Duty::default() }),
             change: Condvar::new(),
-            panics: AtomicU64::new(0),
         });
         workers.duty.lock().readers = 1;
         workers.add(channel, Role::Read)?;
@@ -118,11 +116,6 @@ impl Workers {
     /// Threads that did not end yet. Zero is final: only a live thread starts another.
     pub(super) fn live(&self) -> usize {
         self.live.load(Ordering::Acquire)
-    }
-
-    /// Requests that ended in a panic so far.
-    pub(super) fn panics(&self) -> u64 {
-        self.panics.load(Ordering::Relaxed)
     }
 
     /// Starts a thread, unless there are as many as there may be.
@@ -237,7 +230,7 @@ impl Workers {
     fn serve(&self, context: &mut Context<'_>) -> FsResult<()> {
         let caught = catch_unwind(AssertUnwindSafe(|| self.adapter.serve(context)));
         caught.unwrap_or_else(|_| {
-            self.panics.fetch_add(1, Ordering::Relaxed);
+            self.adapter.board.note_panic();
             tracing::error!(opcode = context.request.opcode(), "a request ended in a panic");
             Err(Errno::IO)
         })
@@ -250,12 +243,14 @@ struct Worker {
     workers: Arc<Workers>,
     request: RequestBuffer,
     reply: ReplyBuffer,
+    recorder: Arc<Recorder>,
 }
 
 impl Worker {
     fn new(channel: Channel, workers: Arc<Workers>) -> Worker {
         let (request, reply) = (RequestBuffer::new(), ReplyBuffer::new());
-        Worker { channel, workers, request, reply }
+        let recorder = workers.adapter.board.lend();
+        Worker { channel, workers, request, reply, recorder }
     }
 
     fn run(&mut self, mut role: Role) {
@@ -268,6 +263,7 @@ impl Worker {
                 _ => self.workers.stand_by(),
             };
         }
+        self.workers.adapter.board.give_back(Arc::clone(&self.recorder));
         self.workers.live.fetch_sub(1, Ordering::AcqRel);
         // A session that is over does not listen any more.
         drop(self.workers.events.send(Event::ThreadEnded));
@@ -284,8 +280,8 @@ impl Worker {
             let waited = asked.elapsed();
             workers.waiting.fetch_sub(1, Ordering::AcqRel);
             workers.note_progress();
-            match received {
-                Ok(Received::Request(length)) => self.answer(length),
+            let took = match received {
+                Ok(Received::Request(length)) => self.answer(length, asked + waited),
                 Ok(Received::Unmounted) => {
                     workers.end();
                     return Role::End;
@@ -295,9 +291,9 @@ impl Worker {
                     workers.end();
                     return Role::End;
                 }
-            }
+            };
             workers.note_progress();
-            let helped = asked.elapsed() > waited + TICK;
+            let helped = took > TICK;
             match pace.after(waited) {
                 Load::Backlog => workers.call_reader(),
                 load if helped || load == Load::Slack => {
@@ -311,18 +307,22 @@ impl Worker {
         }
     }
 
-    fn answer(&mut self, length: usize) {
+    /// Serves the request that was `received`, answers it, and says how long serving took. It
+    /// is counted before its caller goes on, so that who asks afterwards finds it counted.
+    fn answer(&mut self, length: usize, received: Instant) -> Duration {
         let Some(request) = Request::parse(self.request.message(length)) else {
             tracing::error!("{length} bytes that are no request");
-            return;
+            return Duration::ZERO;
         };
         self.reply.clear();
         let mut context =
             Context { channel: &self.channel, request: &request, reply: &mut self.reply };
         let result = self.workers.serve(&mut context);
         tracing::trace!(opcode = request.opcode(), node = request.node.0, ?result);
+        let took = received.elapsed();
+        self.recorder.note(request.opcode(), took, result.is_err());
         if !request.wants_reply() {
-            return;
+            return took;
         }
         match self.channel.send(self.reply.message(request.unique, result)) {
             // Nobody waits for it any more, or the mount is gone: the next read will tell.
@@ -331,6 +331,7 @@ impl Worker {
                 tracing::error!(opcode = request.opcode(), "cannot send a reply: {errno}");
             }
         }
+        took
     }
 }
 

@@ -112,7 +112,11 @@ impl Overlay {
         if let (Err(_) | Ok(false), Staged::Named(name)) = (&published, &staged) {
             upper.work.discard(name);
         }
-        published.map(drop)
+        if published? {
+            self.counters.copied_up(node.kind, attributes_only);
+            self.counters.copied_data(copied_length(node.kind, &stat, data));
+        }
+        Ok(())
     }
 
     /// Where a node that is not copied up is copied from; lowers do not change.
@@ -290,6 +294,8 @@ impl Overlay {
         }
         node.in_upper.store(true, Ordering::Release);
         node.data_in_upper.store(true, Ordering::Release);
+        self.counters.copied_up(node.kind, false);
+        self.counters.copied_data(copied_length(node.kind, &stat, whole(data)));
         Ok(())
     }
 
@@ -321,6 +327,16 @@ impl Overlay {
 /// What is copied where attributes alone are not enough.
 fn whole(data: Data) -> Data {
     if data == Data::Attributes { Data::All } else { data }
+}
+
+/// How many bytes of data a copy has.
+fn copied_length(kind: FileType, stat: &Stat, data: Data) -> u64 {
+    match data {
+        _ if kind != FileType::RegularFile => 0,
+        Data::All => stat.size,
+        Data::Upto(size) => size.min(stat.size),
+        Data::Attributes => 0,
+    }
 }
 
 fn stage(
@@ -399,15 +415,11 @@ fn fill(
     data: Data,
     origin: Option<&Origin>,
 ) -> FsResult<()> {
-    let size = match data {
-        Data::All => stat.size,
-        Data::Upto(size) => size.min(stat.size),
-        Data::Attributes => {
-            file::truncate(fd, stat.size)?;
-            upper.set_mark(Target::fd(fd), Mark::Metacopy, b"")?;
-            0
-        }
-    };
+    let size = copied_length(FileType::RegularFile, stat, data);
+    if data == Data::Attributes {
+        file::truncate(fd, stat.size)?;
+        upper.set_mark(Target::fd(fd), Mark::Metacopy, b"")?;
+    }
     if size > 0 {
         let from = open_lower(&source.data)?;
         let whole = size == stat.size;

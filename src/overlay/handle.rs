@@ -98,6 +98,11 @@ impl HandleTable {
         self.shard(id.0)?.lock().get(&id.0).cloned().ok_or(Errno::BADF)
     }
 
+    /// How many files are open.
+    pub fn len(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().len() as u64).sum()
+    }
+
     /// Removes an open file; a number that is not known is left alone, as a RELEASE may be
     /// repeated.
     pub fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {

@@ -100,41 +100,65 @@ impl LayerDir {
 /// `PATH_MAX`) and no symlink is ever followed.
 #[derive(Debug)]
 pub struct DirFds {
-    shards: Vec<Mutex<LruCache<u64, Arc<OwnedFd>>>>,
+    shards: Vec<Mutex<Shard>>,
     /// Odd while a directory of the upper is being moved; changes with each move.
     moves: AtomicU64,
 }
 
 const SHARDS: usize = 8;
 
+#[derive(Debug)]
+struct Shard {
+    fds: LruCache<u64, Arc<OwnedFd>>,
+    hits: u64,
+    misses: u64,
+}
+
 impl DirFds {
     /// A set that keeps at most about `capacity` descriptors.
     pub fn new(capacity: usize) -> DirFds {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
-        let shards = (0..SHARDS).map(|_| Mutex::new(LruCache::new(each))).collect();
+        let shard = || Mutex::new(Shard { fds: LruCache::new(each), hits: 0, misses: 0 });
+        let shards = (0..SHARDS).map(|_| shard()).collect();
         DirFds { shards, moves: AtomicU64::new(0) }
     }
 
-    fn shard(&self, id: u64) -> Option<&Mutex<LruCache<u64, Arc<OwnedFd>>>> {
+    fn shard(&self, id: u64) -> Option<&Mutex<Shard>> {
         self.shards.get(id as usize % SHARDS)
     }
 
     fn cached(&self, dir: &LayerDir) -> Option<Arc<OwnedFd>> {
-        self.shard(dir.id)?.lock().get(&dir.id).cloned()
+        self.shard(dir.id)?.lock().fds.get(&dir.id).cloned()
+    }
+
+    /// As [`DirFds::cached`], for the statistics.
+    fn counted(&self, dir: &LayerDir) -> Option<Arc<OwnedFd>> {
+        let mut shard = self.shard(dir.id)?.lock();
+        let fd = shard.fds.get(&dir.id).cloned();
+        shard.hits += u64::from(fd.is_some());
+        fd
+    }
+
+    /// How many descriptors are kept, and how often one was found and was not.
+    pub fn figures(&self) -> (u64, u64, u64) {
+        self.shards.iter().fold((0, 0, 0), |(kept, hits, misses), shard| {
+            let shard = shard.lock();
+            (kept + shard.fds.len() as u64, hits + shard.hits, misses + shard.misses)
+        })
     }
 
     /// Keeps `fd` as the descriptor of `dir`.
     pub fn keep(&self, dir: &LayerDir, fd: Arc<OwnedFd>) {
         if let Some(shard) = self.shard(dir.id) {
             // The one that falls out is closed after the lock is released.
-            let fallen = shard.lock().push(dir.id, fd);
+            let fallen = shard.lock().fds.push(dir.id, fd);
             drop(fallen);
         }
     }
 
     /// An `O_PATH` descriptor of `dir`.
     pub fn get(&self, dir: &Arc<LayerDir>) -> FsResult<Arc<OwnedFd>> {
-        if let Some(fd) = self.cached(dir) {
+        if let Some(fd) = self.counted(dir) {
             return Ok(fd);
         }
         loop {
@@ -145,7 +169,7 @@ impl DirFds {
             }
             // A directory was moved while we walked: what we found may be another one.
             if let Some(shard) = self.shard(dir.id) {
-                shard.lock().pop(&dir.id);
+                shard.lock().fds.pop(&dir.id);
             }
             std::thread::yield_now();
         }
@@ -167,6 +191,12 @@ impl DirFds {
                 }
             }
         };
+        // The root of a layer, which is always open, counts as kept.
+        if let Some(shard) = self.shard(dir.id) {
+            let mut shard = shard.lock();
+            let count = if missing.is_empty() { &mut shard.hits } else { &mut shard.misses };
+            *count += 1;
+        }
         while let Some((child, name)) = missing.pop() {
             fd = Arc::new(file::open_at(&fd, &name, OFlags::PATH | OFlags::DIRECTORY)?);
             self.keep(&child, fd.clone());

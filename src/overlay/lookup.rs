@@ -120,6 +120,7 @@ impl Overlay {
         self.list_if_worthwhile(dir)?;
         let parts: Vec<&Arc<LayerDir>> = dir.parts().collect();
         let listing = dir.listing.read();
+        self.counters.lookups.note(listing.is_some());
         let Some(listing) = listing.as_ref() else {
             dir.direct_lookups.fetch_add(1, Ordering::Relaxed);
             return self.merge(&parts, name, None);

@@ -171,6 +171,8 @@ impl Overlay {
         upper.namespace.remove(Target::fd(&to), Mark::Metacopy)?;
         node.data_in_upper.store(true, Ordering::Release);
         node.state.lock().lower = None;
+        self.counters.copied_up(FileType::RegularFile, false);
+        self.counters.copied_data(length);
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 //! | `metacopy` | files whose attributes alone are copied up |
 //! | `hard_link` | keeping the names of a copied-up hard link together |
 //! | `create`, `remove`, `rename`, `link`, `attr`, `xattr`, `file` | one verb each |
+//! | `counters` | what was done so far, in numbers |
 //! | `stack` | opening the layers of a mount, and refusing what cannot work |
 
 use std::ffi::OsStr;
@@ -27,6 +28,7 @@ use crate::sys::{OwnedFd, StatVfs};
 
 mod attr;
 mod copy_up;
+pub mod counters;
 mod create;
 mod file;
 mod handle;
@@ -50,6 +52,7 @@ mod xattr;
 
 pub use options::Options;
 
+use counters::Counters;
 use handle::HandleTable;
 use inode_number::InodeNumbers;
 use layer_dir::{DirFds, LayerDir};
@@ -180,6 +183,7 @@ pub struct Overlay {
     handles: HandleTable,
     dir_fds: DirFds,
     listings: ListingBudget,
+    counters: Counters,
     /// See the order of locks in `node`.
     moves: Mutex<()>,
 }

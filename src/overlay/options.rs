@@ -55,6 +55,10 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Which open files the kernel reads and writes without asking.
     pub passthrough: PassthroughPolicy,
+    /// Where figures are given to whoever connects; `None` for nowhere.
+    pub stats_socket: Option<PathBuf>,
+    /// What is logged: a level or directives; `None` leaves it to the environment.
+    pub log_level: Option<String>,
 }
 
 /// Where changes go.

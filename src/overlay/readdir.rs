@@ -156,7 +156,9 @@ impl Overlay {
     /// Makes sure that the directory has a listing.
     fn list(&self, node: &Arc<Node>, dir: &Directory) -> FsResult<()> {
         let state = dir.state.read();
-        if state.dead || dir.listing.read().is_some() {
+        let known = dir.listing.read().is_some();
+        self.counters.listings.note(known);
+        if state.dead || known {
             return Ok(());
         }
         let mut slot = dir.listing.write();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::counters::Counters;
 use super::handle::HandleTable;
 use super::inode_number::InodeNumbers;
 use super::layer_dir::{DirFds, LayerDir};
@@ -74,6 +75,7 @@ impl Overlay {
             handles: HandleTable::new(),
             dir_fds: DirFds::new(descriptor_budget()),
             listings: ListingBudget::new(),
+            counters: Counters::default(),
             moves: Mutex::new(()),
             upper,
             lowers,

@@ -27,8 +27,11 @@ impl Overlay {
     /// `ENODATA`, `ERANGE`, `EOPNOTSUPP` as the layer's filesystem gives them.
     pub fn getxattr(&self, node: NodeId, name: &OsStr, buffer: &mut [u8]) -> FsResult<usize> {
         let node = self.nodes.get(node)?;
-        if is_ordinary(name) && self.has_no_xattrs(&node)? {
-            return Err(Errno::NODATA);
+        if is_ordinary(name) {
+            self.counters.xattrs.note(node.no_xattrs.load(Ordering::Relaxed));
+            if self.has_no_xattrs(&node)? {
+                return Err(Errno::NODATA);
+            }
         }
         let kept = escape(name);
         self.at(&node, |at| xattr::get_into(at.xattrs(), &kept, buffer))

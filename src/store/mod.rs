@@ -72,6 +72,7 @@ pub use mount::MountDriver;
 pub use prune::Pruned;
 pub use remove_image::Removed;
 pub use save::ArchiveForm;
+pub use umount::MOUNT_KIND;
 pub use usage::{ContainerUsage, DiskUsage, ImageUsage, Usage};
 pub use verify::{Damage, Verified};
 

@@ -16,7 +16,7 @@ use super::lock::{Hold, hold_patiently};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The type that the mounts of the daemon have in the mount table.
-const KIND: &str = "fuse.plyfs";
+pub const MOUNT_KIND: &str = "fuse.plyfs";
 
 impl Store {
     /// Unmounts what `text` names: a container, or the directory that one (or anything else of
@@ -57,7 +57,7 @@ impl Store {
         let container = self.containers()?.into_iter().find(|container| {
             mount.source == super::containers::mount_source(&container.id).as_str()
         });
-        if container.is_none() && mount.kind != KIND {
+        if container.is_none() && mount.kind != MOUNT_KIND {
             let kind = mount.kind.to_string_lossy().into_owned();
             let why = format!("{} is a mount of {kind}, not of plyfs", dir.display());
             return Err(Error::Refused(why));

@@ -58,3 +58,21 @@ pub fn close_backing(device: impl AsFd, id: i32) -> FsResult<()> {
     let result = unsafe { libc::ioctl(device, IOC_BACKING_CLOSE, &raw const id) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
+
+/// Sends `buffer` with an ioctl of our own to the daemon that serves the directory `fd`, and
+/// takes its answer into it.
+///
+/// # Errors
+/// `EINVAL` where `command` says another size than the buffer's or is none of ours; `ENOTTY`
+/// from other filesystems; what the daemon says.
+pub fn control(fd: impl AsFd, command: u32, buffer: &mut [u8]) -> FsResult<()> {
+    let (size, kind) = ((command >> 16) & 0x3fff, (command >> 8) & 0xff);
+    if size as usize != buffer.len() || kind != u32::from(b'y') {
+        return Err(crate::error::Errno::INVAL);
+    }
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: FUSE copies to and from the argument as many bytes as the command's number says,
+    // which is the buffer's size; other filesystems know no command of this kind.
+    let result = unsafe { libc::ioctl(fd, command as libc::Ioctl, buffer.as_mut_ptr()) };
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}

@@ -11,6 +11,7 @@ pub mod dir;
 pub mod fault;
 pub mod file;
 pub mod file_handle;
+pub mod footprint;
 pub mod fs_uuid;
 pub mod fuse_dev;
 pub mod mount;

@@ -43,6 +43,15 @@ pub fn may_use_trusted_xattrs() -> bool {
         && held.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
+/// Whether the process `pid` is in the pid namespace of this one; not where that cannot be known.
+pub fn shares_pid_namespace(pid: u32) -> bool {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/pid"));
+    match (namespace(&pid.to_string()), namespace("self")) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => false,
+    }
+}
+
 /// Which side of a [`fork`] this is.
 #[derive(Debug)]
 pub enum Side {

@@ -95,7 +95,12 @@ impl Adapter {
                 self.overlay.set_inode_flags(node, handle, flags)?;
                 context.reply.put(&done)
             }
-            _ => Err(Errno::NOTTY),
+            // Not of the filesystem but of its daemon.
+            _ => {
+                let answer = self.answer_control(&context.request.caller, command, input)?;
+                context.reply.put(&done)?;
+                context.reply.put_bytes(&answer)
+            }
         }
     }
 }

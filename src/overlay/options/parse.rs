@@ -136,6 +136,9 @@ impl Options {
                 0 => return Err(given.wrong("must be at least 1")),
                 threads => self.threads = Some(threads),
             },
+            "stats_socket" => self.stats_socket = Some(given.path()?),
+            "log_level" => self.log_level = Some(given.text()?),
+            "debug" => self.log_level = Some("debug".to_owned()),
             "passthrough" => {
                 self.passthrough = match given.text()?.as_str() {
                     "auto" => PassthroughPolicy::Auto,
