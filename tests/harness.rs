@@ -4,7 +4,7 @@ mod support;
 
 use std::os::unix::fs::MetadataExt;
 
-use support::{Driver, Kind, Options, Policy, Scene, Snapshot, differences, require};
+use support::{Driver, Kind, Options, Policy, Scene, Snapshot, as_host_root, differences, require};
 
 const EVERY_KIND: &str = r#"
 [upper]
@@ -26,6 +26,9 @@ opaque   dark
 #[test]
 fn a_text_makes_the_tree_that_it_describes() {
     if !require("root") {
+        return;
+    }
+    if !as_host_root("it makes a device") {
         return;
     }
     let scene = Scene::new(EVERY_KIND);
@@ -80,6 +83,9 @@ fn each_kind_of_difference_is_seen() {
 #[test]
 fn a_kernel_mount_merges_and_ends() {
     if !require("root") || !require("overlayfs") {
+        return;
+    }
+    if !as_host_root("it makes a device") {
         return;
     }
     let scene = Scene::new(EVERY_KIND);

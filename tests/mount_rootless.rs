@@ -10,9 +10,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use support::require;
+use support::{as_host_root, require};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fuse-plyfs");
+const NESTED: &str = "it makes its own user namespace from the outside";
 const NOBODY: u32 = 65534;
 
 /// Layers and a mountpoint that belong to nobody, and the program where nobody can run it.
@@ -66,7 +67,7 @@ fn expect_changes(base: &Path) {
 /// there, and everything works without.
 #[test]
 fn root_of_a_user_namespace_mounts_by_itself() {
-    if !(require("root") && require("fuse") && require("tool:unshare")) {
+    if !(require("root") && require("fuse") && require("tool:unshare") && as_host_root(NESTED)) {
         return;
     }
     let base = place();
@@ -80,7 +81,8 @@ fn root_of_a_user_namespace_mounts_by_itself() {
 
 #[test]
 fn an_ordinary_user_mounts_through_fusermount() {
-    if !(require("root") && require("fuse") && require("tool:fusermount3")) {
+    if !(require("root") && require("fuse") && require("tool:fusermount3") && as_host_root(NESTED))
+    {
         return;
     }
     let base = place();

@@ -16,7 +16,7 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, XattrFlags};
-use support::{Driver, Options, Scene, require};
+use support::{Driver, Options, Scene, overlay_xattr, require, rootless};
 
 fn mark(path: &std::path::Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
@@ -71,15 +71,18 @@ fn redirects_that_lead_astray_are_not_followed() {
     if !(require("root") && require("fuse")) {
         return;
     }
-    let text =
-        "[lower]\ndir up\ndir long\ndir twice\ndir user\nfile fine x\n[lower]\nfile secret/key k\n";
-    let scene = Scene::new(text);
-    let top = &scene.lowers[0];
+    let dirs = "dir up\ndir long\ndir twice\n";
+    let scene = Scene::new(&format!(
+        "[upper]\n{dirs}[lower]\n{dirs}dir user\nfile fine x\n[lower]\nfile secret/key k\n"
+    ));
+    // In a user namespace only the upper's redirects are followed at all.
+    let top = if rootless() { &scene.upper } else { &scene.lowers[0] };
     let long = format!("/secret/{}", "a".repeat(300));
-    mark(&top.join("up"), "trusted.overlay.redirect", b"/../secret");
-    mark(&top.join("twice"), "trusted.overlay.redirect", b"//secret");
-    mark(&top.join("user"), "user.overlay.redirect", b"/secret");
-    mark(&top.join("long"), "trusted.overlay.redirect", long.as_bytes());
+    let redirect = overlay_xattr("redirect");
+    mark(&top.join("up"), &redirect, b"/../secret");
+    mark(&top.join("twice"), &redirect, b"//secret");
+    mark(&top.join("long"), &redirect, long.as_bytes());
+    mark(&scene.lowers[0].join("user"), "user.overlay.redirect", b"/secret");
     let mount = scene.mount_by(Driver::Plyfs, &Options::default());
     for name in ["up", "twice", "long"] {
         assert!(fs::read_dir(mount.path(name)).is_err(), "{name}");
@@ -106,11 +109,11 @@ fn damaged_marks_give_an_errno_and_no_more() {
                 let file = layer.join(format!("marked/file-{n}-{v}"));
                 fs::create_dir(&dir).unwrap();
                 fs::write(&file, "content").unwrap();
-                mark(&dir, &format!("trusted.overlay.{name}"), value);
-                mark(&file, &format!("trusted.overlay.{name}"), value);
+                mark(&dir, &overlay_xattr(name), value);
+                mark(&file, &overlay_xattr(name), value);
             }
         }
-        mark(&layer.join("marked"), "trusted.overlay.impure", b"y");
+        mark(&layer.join("marked"), &overlay_xattr("impure"), b"y");
     }
     let mount = scene.mount_by(Driver::Plyfs, &Options::default());
     let mut listed = 0;

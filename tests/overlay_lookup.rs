@@ -14,7 +14,7 @@ use std::os::unix::fs::FileTypeExt;
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use rustix::io::Errno;
-use support::{Driver, Scene, names, ready, refused};
+use support::{Driver, Scene, names, overlay_xattr, ready, refused};
 
 const NOTHING: XattrFlags = XattrFlags::empty();
 
@@ -77,7 +77,7 @@ fn every_encoding_of_removal_is_read() {
          [lower]\nfile a/file\nfile a/kept\nfile b/old\nfile c/kept\nfile d/old\nfile e/old\nfile x/file\nfile x/kept\n",
     );
     let marked = scene.lowers[0].join("x/file");
-    rustix::fs::lsetxattr(&marked, "trusted.overlay.whiteout", b"y", NOTHING).unwrap();
+    rustix::fs::lsetxattr(&marked, &*overlay_xattr("whiteout"), b"y", NOTHING).unwrap();
     let mount = scene.mount();
     let listed = |dir: &str| names(mount.path(dir)).join(" ");
     assert_eq!(listed("a"), "kept");
@@ -151,11 +151,11 @@ fn whiteouts_in_xattr_form_hide_themselves_in_the_lowest_layer() {
         let lowest = scene.lowers.last().unwrap();
         for file in ["top", "d/w", "d/full", "e/w", "only/w"] {
             let file = lowest.join(file);
-            rustix::fs::lsetxattr(file, "trusted.overlay.whiteout", b"y", NOTHING).unwrap();
+            rustix::fs::lsetxattr(file, &*overlay_xattr("whiteout"), b"y", NOTHING).unwrap();
         }
         for dir in ["", "d", "only"] {
             let dir = lowest.join(dir);
-            rustix::fs::lsetxattr(dir, "trusted.overlay.opaque", b"x", NOTHING).unwrap();
+            rustix::fs::lsetxattr(dir, &*overlay_xattr("opaque"), b"x", NOTHING).unwrap();
         }
         let mount = scene.mount();
         // Found by name before anything is listed, and again from the listing.

@@ -15,7 +15,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use support::{Driver, MountedOverlay, Options, Scene, require};
+use support::{Driver, MountedOverlay, Options, Scene, as_host_root, require};
+
+const MARKS_OF_LOWERS: &str = "redirects and metacopies of lowers count in trusted.* alone";
 
 /// Mounts with `scene`'s upper as the topmost lower, under a fresh upper, and runs `test`.
 fn stacked(scene: &Scene, options: &Options, test: impl FnOnce(&MountedOverlay<'_>)) {
@@ -33,7 +35,7 @@ fn set_mode(path: &Path, mode: u32) {
 /// another file there its data.
 #[test]
 fn a_moved_metacopy_finds_its_data_past_a_layer_that_moved_it_too() {
-    if !(require("root") && require("fuse")) {
+    if !(require("root") && require("fuse") && as_host_root(MARKS_OF_LOWERS)) {
         return;
     }
     let scene = Scene::new("[lower]\nfile one first\nfile two second\n");
@@ -54,7 +56,7 @@ fn a_moved_metacopy_finds_its_data_past_a_layer_that_moved_it_too() {
 /// The same of directories: `a/b` is `c/b` in the bottom layer, and `c` is hidden above it.
 #[test]
 fn a_moved_directory_finds_its_lower_part_past_a_layer_that_moved_its_parent() {
-    if !(require("root") && require("fuse")) {
+    if !(require("root") && require("fuse") && as_host_root(MARKS_OF_LOWERS)) {
         return;
     }
     let scene = Scene::new("[lower]\nfile c/b/file content\n");
@@ -76,7 +78,7 @@ fn a_moved_directory_finds_its_lower_part_past_a_layer_that_moved_its_parent() {
 /// that has its data; its inode number changed at copy-up.
 #[test]
 fn attributes_come_from_the_layer_that_has_them_and_data_from_the_one_below() {
-    if !(require("root") && require("fuse")) {
+    if !(require("root") && require("fuse") && as_host_root(MARKS_OF_LOWERS)) {
         return;
     }
     let scene = Scene::new("[lower]\nfile data content mode=0644\n");
@@ -151,4 +153,33 @@ fn a_reader_of_a_file_made_executable_here_sees_what_is_written_later() {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     assert_eq!(text, "old and new");
+}
+
+/// Rootless, chown or rename of a symlink or fifo with several names in a lower gave EPERM: what
+/// keeps hard links together is an xattr that only files and directories may have there. The names
+/// part at copy-up instead, as they do without an index.
+#[test]
+fn anything_with_several_names_in_a_lower_can_be_changed() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new(
+        "[lower]\nsymlink s nowhere\nhardlink s2 s\nhardlink s3 s\nfifo p\nhardlink p2 p\n",
+    );
+    let mut mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    for name in ["s", "p"] {
+        std::os::unix::fs::lchown(mount.path(name), Some(7), None).unwrap();
+    }
+    fs::rename(mount.path("s2"), mount.path("moved")).unwrap();
+    fs::remove_file(mount.path("s3")).unwrap();
+    fs::remove_file(mount.path("p2")).unwrap();
+    for _ in 0..2 {
+        let owner = |name: &str| fs::symlink_metadata(mount.path(name)).unwrap().uid();
+        assert_eq!((owner("s"), owner("p")), (7, 7));
+        let together = !support::rootless();
+        assert_eq!(owner("moved") == 7, together);
+        assert_eq!(fs::read_link(mount.path("moved")).unwrap(), Path::new("nowhere"));
+        assert_eq!(support::names(mount.root()), ["moved", "p", "s"]);
+        mount.remount();
+    }
 }

@@ -101,7 +101,7 @@ impl Overlay {
         let source = self.source_of(node)?;
         let stat = self.as_kept(source.at.stat()?);
         let origin = self.origin_of(upper, &source.at, node);
-        let entry = self.index_name(upper, &stat, origin.as_ref());
+        let entry = self.index_name(&stat, origin.as_ref());
         let linked = entry.is_some() && self.policy.metacopy_from.is_some();
         let attributes_only = data == Data::Attributes
             && (self.copies_attributes_only(node.kind, &stat)

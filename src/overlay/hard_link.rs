@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use rustix::fs::FileType;
+
 use super::copy_up::{Data, times_of};
 use super::layer_dir::name_of;
 use super::listing::{Listed, Occupant, Part};
@@ -13,7 +15,7 @@ use crate::error::{Errno, FsResult};
 use crate::layer::index::{Nlink, entry_name};
 use crate::layer::origin::Origin;
 use crate::layer::upper::{Present, Upper};
-use crate::layer::xattrs::Mark;
+use crate::layer::xattrs::{Mark, Namespace};
 use crate::sys::stat::{Stat, stat_at, stat_fd};
 use crate::sys::xattr::Target;
 use crate::sys::{OwnedFd, node};
@@ -54,20 +56,18 @@ impl Overlay {
         Ok(Some(Indexed { dir: entries, name: name_of(&entry), stat }))
     }
 
-    /// Whether the names of a hard link stay together over copy-up. On a read-only mount there
-    /// is none.
-    pub(super) fn keeps_links(&self) -> bool {
-        self.upper.as_ref().is_none_or(|upper| upper.index.is_some())
+    /// Whether the names of a hard link of this type stay together over copy-up. On a read-only
+    /// mount there is none. `user.*` xattrs, and so marks in user namespaces, are for regular
+    /// files and directories alone.
+    pub(super) fn keeps_links(&self, kind: FileType) -> bool {
+        let marked =
+            |upper: &Upper| kind == FileType::RegularFile || upper.namespace == Namespace::Trusted;
+        self.upper.as_ref().is_none_or(|upper| upper.index.is_some() && marked(upper))
     }
 
     /// The name that a file's index entry is to have, if it is to have one.
-    pub(super) fn index_name(
-        &self,
-        upper: &Upper,
-        stat: &Stat,
-        origin: Option<&Origin>,
-    ) -> Option<Name> {
-        let wanted = upper.index.is_some() && stat.nlink > 1 && !stat.is_dir();
+    pub(super) fn index_name(&self, stat: &Stat, origin: Option<&Origin>) -> Option<Name> {
+        let wanted = stat.nlink > 1 && !stat.is_dir() && self.keeps_links(stat.file_type());
         origin.filter(|_| wanted).map(|origin| name_of(&entry_name(origin)))
     }
 
@@ -164,8 +164,7 @@ impl Overlay {
         parent: &Arc<Node>,
         name: &Name,
     ) -> FsResult<()> {
-        let upper = self.upper()?;
-        if upper.index.is_none() || node.dir.is_some() {
+        if node.dir.is_some() || !self.keeps_links(node.kind) {
             return Ok(());
         }
         if !node.is_upper() {

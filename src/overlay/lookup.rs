@@ -341,7 +341,8 @@ impl Overlay {
     /// What the node table knows it by. Without an index the names of a lower hard link part at
     /// copy-up, so that each has a node of its own from the start.
     fn key_of(&self, parent: &Node, name: &Name, merged: &Merged) -> RealKey {
-        let parts = !self.keeps_links() && !merged.is_upper() && merged.stat.nlink > 1;
+        let keeps = self.keeps_links(merged.stat.file_type());
+        let parts = !keeps && !merged.is_upper() && merged.stat.nlink > 1;
         if parts && !merged.stat.is_dir() {
             return RealKey { dev: parent.id.0 | 1 << 63, ino: super::listing::hash(name) };
         }

@@ -6,7 +6,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::file_handle::last_errno;
 use super::{AsFd, AsRawFd, OwnedFd};
-use crate::error::FsResult;
+use crate::error::{Errno, FsResult};
 
 /// `struct mount_attr` of mount_setattr(2).
 #[repr(C)]
@@ -22,7 +22,7 @@ const MOUNT_ATTR_NOATIME: u64 = 0x10;
 const MOUNT_ATTR_ATIME_MASK: u64 = 0x70;
 
 /// A descriptor of the directory `dir` through a detached clone of its mount that is read-only
-/// and keeps no access times. It lives as long as the descriptor.
+/// and, where that may be changed, keeps no access times. It lives as long as the descriptor.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN` over the mount namespace, `ENOSYS` before Linux 5.12.
@@ -31,23 +31,29 @@ pub fn clone_read_only(dir: impl AsFd) -> FsResult<OwnedFd> {
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
     let clone = open_tree(dir, "", flags)?;
-    let attr = MountAttr {
-        set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME,
-        clear: MOUNT_ATTR_ATIME_MASK,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let silent =
+        set_attributes(&clone, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME, MOUNT_ATTR_ATIME_MASK);
+    // What access times a mount keeps is locked in user namespaces that did not make it.
+    match silent {
+        Err(Errno::PERM) => set_attributes(&clone, MOUNT_ATTR_RDONLY, 0)?,
+        other => other?,
+    }
+    Ok(clone)
+}
+
+fn set_attributes(mount: &OwnedFd, set: u64, clear: u64) -> FsResult<()> {
+    let attr = MountAttr { set, clear, propagation: 0, userns_fd: 0 };
     // SAFETY: the path is a NUL-terminated literal; `attr` has the size that is passed and
     // outlives the call.
     let status = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            clone.as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
             &raw const attr,
             size_of::<MountAttr>(),
         )
     };
-    if status == 0 { Ok(clone) } else { Err(last_errno()) }
+    if status == 0 { Ok(()) } else { Err(last_errno()) }
 }

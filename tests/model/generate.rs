@@ -9,13 +9,15 @@ use super::merge;
 use super::op::{Data, Op, RenameHow, XattrHow};
 use super::rng::Rng;
 use super::tree::{Ino, Model, Node};
-use crate::support::{Attributes, EntrySpec, LayerSpec, SceneSpec, Time, What};
+use crate::support::{Attributes, EntrySpec, LayerSpec, SceneSpec, Time, What, rootless};
 
 /// Few, so that layers and operations meet; some that only bytes can name.
 const NAMES: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"e", b"two words", b"\xff\n:,\\"];
 // Not 1777: what the kernel itself refuses in such directories depends on sysctls.
 const MODES: &[u32] = &[0o644, 0o600, 0o755, 0o000, 0o4755, 0o2755, 0o1755, 0o640];
 const XATTRS: &[&str] = &["user.a", "user.b", "trusted.t"];
+/// As nobody may set others in a user namespace.
+const USER_XATTRS: &[&str] = &["user.a", "user.b", "user.t"];
 /// Files are kept open in so many places.
 const SLOTS: usize = 3;
 const DEPTH: usize = 4;
@@ -116,7 +118,7 @@ fn layer_entry(
         75..85 if !files.is_empty() => What::HardLink(rng.pick(&files).clone()),
         85..93 => What::Symlink("nowhere/at all".into()),
         93..96 => What::Fifo,
-        96..98 => What::Char(1, 3),
+        96..98 if !rootless() => What::Char(1, 3),
         _ => What::File(rng.bytes(20_000)),
     }
 }
@@ -135,13 +137,17 @@ fn layer_attributes(rng: &mut Rng, what: &What, breadth: Breadth) -> Attributes 
     attributes.gid = rng.below(3) as u32;
     attributes.mtime = Some(time(rng));
     if matches!(what, What::Dir | What::Opaque | What::File(_)) && rng.chance(40) {
-        attributes.xattrs.push((rng.pick(XATTRS).into(), rng.bytes(30)));
+        attributes.xattrs.push((xattr(rng).into(), rng.bytes(30)));
     }
     attributes
 }
 
 fn name(rng: &mut Rng) -> &'static OsStr {
     OsStr::from_bytes(rng.pick(NAMES))
+}
+
+fn xattr(rng: &mut Rng) -> &'static str {
+    rng.pick(if rootless() { USER_XATTRS } else { XATTRS })
 }
 
 /// Before 1970 and after 2038, too.
@@ -233,17 +239,17 @@ impl Chooser<'_> {
             },
             2 => Op::SetTimes { path, time: time(self.rng) },
             3..5 => {
-                let (name, value) = (self.rng.pick(XATTRS), Data(self.rng.bytes(40)));
+                let (name, value) = (xattr(self.rng), Data(self.rng.bytes(40)));
                 Op::SetXattr { path, name, value, how }
             }
-            _ => Op::RemoveXattr { path, name: self.rng.pick(XATTRS) },
+            _ => Op::RemoveXattr { path, name: xattr(self.rng) },
         }
     }
 
     fn looking_op(&mut self) -> Op {
         let path = self.mixed();
         match self.rng.below(6) {
-            0 => Op::GetXattr { path, name: self.rng.pick(XATTRS) },
+            0 => Op::GetXattr { path, name: xattr(self.rng) },
             1 => Op::Stat { path },
             2 | 3 => Op::Read { path },
             4 => Op::List { path },

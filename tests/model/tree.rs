@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::op::Seen;
-use crate::support::{Entry, Kind, Snapshot, Time};
+use crate::support::{Entry, Kind, Snapshot, Time, rootless};
 
 /// The number of an inode in the model.
 pub(crate) type Ino = usize;
@@ -51,6 +51,8 @@ pub(crate) struct Held {
 pub(crate) struct Model {
     pub(crate) inodes: Vec<Inode>,
     pub(crate) held: BTreeMap<usize, Held>,
+    /// Whether whoever writes may leave a file its suid and sgid: CAP_FSETID of the machine's root.
+    pub(crate) keeps_privileges: bool,
 }
 
 /// The root's number.
@@ -91,7 +93,7 @@ impl Inode {
 impl Model {
     /// An empty root.
     pub(crate) fn new(root: Inode) -> Model {
-        Model { inodes: vec![root], held: BTreeMap::new() }
+        Model { inodes: vec![root], held: BTreeMap::new(), keeps_privileges: !rootless() }
     }
 
     /// Adds an inode without a name.

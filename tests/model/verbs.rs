@@ -188,7 +188,7 @@ impl Model {
             content.resize(end, 0);
         }
         content[start..end].copy_from_slice(data);
-        self.inodes[ino].mtime = None;
+        self.changed(ino);
         DONE
     }
 
@@ -198,14 +198,25 @@ impl Model {
             other => other?,
         };
         self.content(ino)?.clear();
-        self.inodes[ino].mtime = None;
+        self.changed(ino);
         self.write(ino, 0, data)
     }
 
     fn truncate(&mut self, ino: Ino, size: u64) -> Answer {
         self.content(ino)?.resize(size as usize, 0);
-        self.inodes[ino].mtime = None;
+        self.changed(ino);
         DONE
+    }
+
+    /// The content of a file was changed: its time becomes unknown, and it loses suid and sgid
+    /// unless root of the machine changed it.
+    fn changed(&mut self, ino: Ino) {
+        let keeps = self.keeps_privileges;
+        let inode = &mut self.inodes[ino];
+        inode.mtime = None;
+        if !keeps {
+            inode.mode = without_privileges(inode.mode);
+        }
     }
 
     fn rmdir(&mut self, path: &Path) -> Answer {
@@ -296,8 +307,7 @@ impl Model {
         inode.uid = uid.unwrap_or(inode.uid);
         inode.gid = gid.unwrap_or(inode.gid);
         if !inode.is_dir() && !matches!(inode.node, Node::Symlink(_)) {
-            let sgid = if inode.mode & GROUP_EXEC != 0 { SGID } else { 0 };
-            inode.mode &= !(SUID | sgid);
+            inode.mode = without_privileges(inode.mode);
         }
         DONE
     }
@@ -322,6 +332,12 @@ impl Model {
         }
         Ok(inode)
     }
+}
+
+/// A mode without suid, and without sgid where the group may execute.
+fn without_privileges(mode: u32) -> u32 {
+    let sgid = if mode & GROUP_EXEC != 0 { SGID } else { 0 };
+    mode & !(SUID | sgid)
 }
 
 /// The root as a new name exists already.

@@ -1,12 +1,13 @@
 //! Making a layer's tree on disk from its text.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, XattrFlags};
 
+use super::require::{overlay_xattr, rootless};
 use super::snapshot::Time;
 use super::spec::{EntrySpec, LayerSpec, What};
 
@@ -14,7 +15,8 @@ use super::spec::{EntrySpec, LayerSpec, What};
 pub(crate) const DEFAULT_MTIME: Time = Time { sec: 1_600_000_000, nsec: 123_456_789 };
 
 /// Makes `layer` in the existing directory `root`. Times are set last, so that every entry has
-/// the time of its line or [`DEFAULT_MTIME`].
+/// the time of its line or [`DEFAULT_MTIME`]. In a user namespace, where nobody may set
+/// `trusted.` xattrs, they become `user.` ones, as overlay's own do.
 pub(crate) fn build_layer(root: &Path, layer: &LayerSpec) {
     for entry in &layer.entries {
         make(root, entry);
@@ -35,7 +37,7 @@ fn make(root: &Path, entry: &EntrySpec) {
         What::Dir => ensure_dir(&path),
         What::Opaque => {
             ensure_dir(&path);
-            set_xattr(&path, OsStr::new("trusted.overlay.opaque"), b"y");
+            set_xattr(&path, OsStr::new(&overlay_xattr("opaque")), b"y");
         }
         What::File(content) => fs::write(&path, content).unwrap(),
         What::Sparse { size, data } => {
@@ -89,7 +91,15 @@ fn set_attributes(path: &Path, entry: &EntrySpec) {
         rustix::fs::chmodat(CWD, path, mode, AtFlags::empty()).unwrap();
     }
     for (name, value) in &attributes.xattrs {
-        set_xattr(path, name, value);
+        set_xattr(path, &permitted(name), value);
+    }
+}
+
+fn permitted(name: &OsStr) -> OsString {
+    let name = name.to_str().unwrap();
+    match name.strip_prefix("trusted.") {
+        Some(rest) if rootless() => format!("user.{rest}").into(),
+        _ => name.into(),
     }
 }
 

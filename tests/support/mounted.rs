@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use super::require::rootless;
 use super::scene::Scene;
 use super::snapshot::Snapshot;
 
@@ -55,7 +56,8 @@ pub(crate) struct Options {
     /// Without an upper.
     pub(crate) read_only: bool,
     /// Further options, as `-o` takes them: `["redirect_dir=off"]`. They replace the defaults,
-    /// which are `redirect_dir=on,index=on,xino=on` for the kernel and none for PlyFS.
+    /// which are `redirect_dir=on,index=on,xino=on` for the kernel and none for PlyFS. In a user
+    /// namespace the kernel is given `userxattr`, and not what that forbids.
     pub(crate) extra: Vec<String>,
 }
 
@@ -64,6 +66,21 @@ impl Options {
     pub(crate) fn with(extra: &[&str]) -> Options {
         let extra = extra.iter().map(|option| (*option).to_owned()).collect();
         Options { extra, ..Options::default() }
+    }
+
+    /// With `userxattr` overlayfs takes no word about redirects and metacopies: it has none.
+    fn extra_for(&self, driver: Driver) -> Vec<String> {
+        let mut extra = self.extra.clone();
+        if driver == Driver::Kernel && !self.read_only && extra.is_empty() {
+            extra = ["redirect_dir=on", "index=on", "xino=on"].map(str::to_owned).to_vec();
+        }
+        if driver == Driver::Kernel && rootless() {
+            extra.retain(|option| {
+                !["redirect_dir=", "metacopy="].iter().any(|o| option.starts_with(o))
+            });
+            extra.push("userxattr".to_owned());
+        }
+        extra
     }
 
     fn text(&self, scene: &Scene, driver: Driver) -> OsString {
@@ -75,12 +92,7 @@ impl Options {
                 text.push(path);
             }
         }
-        let kernel_defaults = ["redirect_dir=on", "index=on", "xino=on"].map(str::to_owned);
-        let extra = match driver {
-            Driver::Kernel if self.extra.is_empty() && !self.read_only => &kernel_defaults[..],
-            _ => &self.extra,
-        };
-        for option in extra {
+        for option in self.extra_for(driver) {
             text.push(",");
             text.push(option);
         }

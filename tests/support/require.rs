@@ -23,6 +23,30 @@ pub(crate) fn require(need: &str) -> bool {
     true
 }
 
+/// Whether the tests run in a user namespace (`scripts/rootless`): its root may mount, but has
+/// rights over the ids of that namespace alone.
+pub(crate) fn rootless() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Whether the test runs with the rights of the machine's own root; in a user namespace it says
+/// why it cannot run there, and the test returns.
+pub(crate) fn as_host_root(reason: &str) -> bool {
+    let host = !rootless();
+    if !host {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        announce(&format!("cannot run rootless: {test}: {reason}\n"));
+    }
+    host
+}
+
+/// The name of overlay's own xattr `mark`, as this process may set it.
+pub(crate) fn overlay_xattr(mark: &str) -> String {
+    let namespace = if rootless() { "user" } else { "trusted" };
+    format!("{namespace}.overlay.{mark}")
+}
+
 /// Whether the driver under test can mount here at all.
 pub(crate) fn ready() -> bool {
     let driver = match Driver::under_test() {
