@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::copy_up::Data;
 use super::node::Node;
@@ -38,23 +37,22 @@ impl Overlay {
 
     /// The attributes that a layer gives, as users see them.
     pub(super) fn shown(&self, node: &Node, mut stat: Stat) -> FsResult<Stat> {
-        let indexed = node.state.lock().index.clone();
+        let indexed = node.state.lock().index().cloned();
         if let Some(entry) = indexed {
             stat.nlink = self.merged_nlink(&*self.index_dir()?, &entry, &stat)?;
         }
-        let state = node.state.lock();
-        stat.ino = state.ino;
-        node.mode.store(stat.mode, Ordering::Relaxed);
+        stat.ino = node.state.lock().ino;
+        node.saw_mode(stat.mode);
         if let Some(dir) = &node.dir {
             // The true count of a merged directory would take a walk over all its parts; 1 says
             // "not counted" to those who look (find, and the kernel does the same).
             let merged = dir.parts().count() > 1;
-            if state.dead {
+            if node.is_dead() {
                 stat.nlink = 0;
             } else if merged || self.policy.static_nlink {
                 stat.nlink = 1;
             }
-        } else if state.dead && !node.is_upper() {
+        } else if node.is_dead() && !node.is_upper() {
             // The lower inode still has its name; the merged one has not.
             stat.nlink = stat.nlink.saturating_sub(1);
         }

@@ -11,7 +11,6 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, XattrFlags};
 
@@ -104,17 +103,17 @@ impl Overlay {
         let entry = self.index_name(&stat, origin.as_ref());
         let linked = entry.is_some() && self.policy.metacopy_from.is_some();
         let attributes_only = data == Data::Attributes
-            && (self.copies_attributes_only(node.kind, &stat)
-                || (linked && node.kind == FileType::RegularFile));
+            && (self.copies_attributes_only(node.kind(), &stat)
+                || (linked && node.kind() == FileType::RegularFile));
         let data = if attributes_only { data } else { whole(data) };
-        let staged = stage(upper, node.kind, &source, &stat, data, origin.as_ref())?;
+        let staged = stage(upper, node.kind(), &source, &stat, data, origin.as_ref())?;
         let published = self.publish_copy(upper, node, &staged, &stat, entry, attributes_only);
         if let (Err(_) | Ok(false), Staged::Named(name)) = (&published, &staged) {
             upper.work.discard(name);
         }
         if published? {
-            self.counters.copied_up(node.kind, attributes_only);
-            self.counters.copied_data(copied_length(node.kind, &stat, data));
+            self.counters.copied_up(node.kind(), attributes_only);
+            self.counters.copied_data(copied_length(node.kind(), &stat, data));
         }
         Ok(())
     }
@@ -127,7 +126,7 @@ impl Overlay {
         }
         let (attributes, data) = {
             let state = node.state.lock();
-            (state.lower_attributes().cloned(), state.lower.clone())
+            (state.lower_attributes(), state.lower())
         };
         let place = |lower: Option<(Arc<LayerDir>, Name)>| -> FsResult<At> {
             let (dir, name) = lower.ok_or(Errno::STALE)?;
@@ -168,9 +167,7 @@ impl Overlay {
         let dir = alias.parent.directory()?;
         let state = dir.state.write();
         let still_there =
-            node.state.lock().names.first().is_some_and(|now| {
-                now.name == alias.name && Arc::ptr_eq(&now.parent, &alias.parent)
-            });
+            node.state.lock().first_name().is_some_and(|now| now.is(&alias.parent, &alias.name));
         if state.dead || !still_there {
             return Ok(false);
         }
@@ -198,11 +195,11 @@ impl Overlay {
             tracing::warn!(%errno, "cannot restore a directory's times after copy-up");
         }
         let copied = At::Entry(fd, alias.name.clone()).stat()?;
-        node.state.lock().index = entry;
+        node.state.lock().set_index(entry);
         self.settle(node, upper_dir, &alias, &copied, attributes_only)?;
         self.relist(&alias.parent, |listing| {
             listing.put_copied_up(Listed {
-                name: (*alias.name).into(),
+                name: alias.name.clone(),
                 part: Part::Upper,
                 kind: Some(stat.file_type()),
                 below: true,
@@ -260,12 +257,12 @@ impl Overlay {
                 self.nodes.add_key(node, RealKey { dev: copied.dev, ino: copied.ino })?;
             }
         }
-        node.in_upper.store(true, Ordering::Release);
+        node.now_upper(!attributes_only);
+        let mut state = node.state.lock();
         if !attributes_only {
-            node.data_in_upper.store(true, Ordering::Release);
-            node.state.lock().lower = None;
+            state.drop_lower();
         }
-        node.state.lock().attributes = None;
+        state.set_attributes(None);
         Ok(())
     }
 
@@ -288,14 +285,13 @@ impl Overlay {
         };
         {
             let mut state = node.state.lock();
-            state.pinned = Some(Arc::new(fd));
-            state.lower = None;
-            state.attributes = None;
+            state.pin(Some(Arc::new(fd)));
+            state.drop_lower();
+            state.set_attributes(None);
         }
-        node.in_upper.store(true, Ordering::Release);
-        node.data_in_upper.store(true, Ordering::Release);
-        self.counters.copied_up(node.kind, false);
-        self.counters.copied_data(copied_length(node.kind, &stat, whole(data)));
+        node.now_upper(true);
+        self.counters.copied_up(node.kind(), false);
+        self.counters.copied_data(copied_length(node.kind(), &stat, whole(data)));
         Ok(())
     }
 
@@ -305,15 +301,15 @@ impl Overlay {
             return true;
         }
         let state = node.state.lock();
-        let own = state.keys.last().map(|key| self.inode_numbers.visible(key.dev, key.ino));
-        own.is_some_and(|own| own != state.ino)
+        let key = state.more_keys().last().copied().unwrap_or(node.key);
+        self.inode_numbers.visible(key.dev, key.ino) != state.ino
     }
 
     /// Marks an upper directory as holding entries with an origin, once.
     pub(super) fn mark_impure(
         &self,
         upper: &Upper,
-        dir: &super::node::Directory,
+        dir: &super::directory::Directory,
         fd: &OwnedFd,
     ) -> FsResult<()> {
         if dir.upper()?.set_impure() || !upper.has_xattrs {

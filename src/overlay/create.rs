@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, XattrFlags};
 
+use super::directory::Directory;
 use super::layer_dir::{LayerDir, Marks, name_of};
 use super::listing::{Listed, Occupant, Part};
-use super::node::{Directory, Node, NodeState, RealKey};
+use super::node::{Node, RealKey};
+use super::node_state::NodeState;
 use super::{Caller, Entry, Name, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::ids::OVERFLOW_ID;
@@ -149,7 +151,7 @@ impl Overlay {
         };
         let node = self.adopt(&parent, dir, &name, &stat)?;
         let listed = Listed {
-            name: (*name).into(),
+            name: name.clone(),
             part: Part::Upper,
             kind: Some(stat.file_type()),
             below: occupant.below,
@@ -220,23 +222,15 @@ impl Overlay {
         let node = self.nodes.intern(key, |id| {
             let part = LayerDir::child(upper_dir, name, Marks::default());
             let own = (kind == FileType::Directory).then(|| Directory::new_empty(part));
-            Node::new(id, kind, true, self.upper_state(stat), own)
+            let state = self.upper_state(stat).with_name(parent, name);
+            Ok(Node::new(id, key, kind, true, state, own))
         })?;
         node.add_name(parent, name);
         Ok(node)
     }
 
     fn upper_state(&self, stat: &Stat) -> NodeState {
-        NodeState {
-            ino: self.inode_numbers.visible(stat.dev, stat.ino),
-            keys: vec![RealKey { dev: stat.dev, ino: stat.ino }],
-            names: Vec::with_capacity(1),
-            lower: None,
-            attributes: None,
-            pinned: None,
-            index: None,
-            dead: false,
-        }
+        NodeState::new(self.inode_numbers.visible(stat.dev, stat.ino))
     }
 
     /// Makes a regular file without a name and opens it (`O_TMPFILE`).
@@ -266,10 +260,14 @@ impl Overlay {
         let fd = Arc::new(fd?);
         let stat = stat_fd(&fd)?;
         let mut own = self.upper_state(&stat);
-        own.pinned = Some(fd.clone());
-        own.dead = true;
+        own.pin(Some(fd.clone()));
+        let key = RealKey { dev: stat.dev, ino: stat.ino };
         let kind = FileType::RegularFile;
-        let node = self.nodes.add_unnamed(|id| Node::new(id, kind, true, own, None))?;
+        let node = self.nodes.add_unnamed(key, |id| {
+            let node = Node::new(id, key, kind, true, own, None);
+            node.set_dead(true);
+            Ok(node)
+        })?;
         let entry = Entry { node: node.id, stat: self.shown(&node, stat)? };
         let opened = self.handles.insert(node, fd, flags, true, stat.mode)?;
         Ok((entry, opened))

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::FileType;
 
@@ -39,7 +38,7 @@ impl Overlay {
         if truncates && kill_suidgid {
             self.kill_privileges(&file)?;
         }
-        let mode = node.mode.load(Ordering::Relaxed);
+        let mode = node.mode();
         self.handles.insert(node, Arc::new(file), flags, upper, mode)
     }
 
@@ -50,7 +49,7 @@ impl Overlay {
         if node.has_upper_data() {
             return self.at(node, |at| at.open(flags)).map(|file| (file, true));
         }
-        let lower = node.state.lock().lower.clone();
+        let lower = node.state.lock().lower();
         match lower {
             Some((dir, name)) => {
                 let at = At::Entry(self.dir_fds.get(&dir)?, name);
@@ -140,7 +139,7 @@ impl Overlay {
     /// The target of a symlink.
     pub fn readlink(&self, node: NodeId) -> FsResult<OsString> {
         let node = self.nodes.get(node)?;
-        if node.kind != FileType::Symlink {
+        if node.kind() != FileType::Symlink {
             return Err(Errno::INVAL);
         }
         self.at(&node, |at| {
@@ -203,7 +202,7 @@ impl Overlay {
     fn for_ioctl(&self, node: &Arc<Node>, handle: Option<HandleId>) -> FsResult<Arc<OwnedFd>> {
         match handle {
             Some(handle) => self.handle_file(handle),
-            None if node.dir.is_some() || node.kind == FileType::RegularFile => {
+            None if node.dir.is_some() || node.kind() == FileType::RegularFile => {
                 let fd = self.at(node, |at| at.open(OFlags::RDONLY | OFlags::NONBLOCK))?;
                 Ok(Arc::new(fd))
             }

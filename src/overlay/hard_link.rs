@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 
 use super::copy_up::{Data, times_of};
+use super::directory::Directory;
 use super::layer_dir::name_of;
 use super::listing::{Listed, Occupant, Part};
-use super::lookup::Merged;
-use super::node::{Directory, Node};
+use super::merge::Merged;
+use super::node::Node;
 use super::{Name, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::index::{Nlink, entry_name};
@@ -121,9 +122,9 @@ impl Overlay {
             self.set_link_count(upper, &held, count)?;
         }
         node::set_times(&fd, OsStr::new(""), &times_of(&before))?;
-        let (kind, ino) = (node.kind, node.state.lock().ino);
+        let (kind, ino) = (node.kind(), node.state.lock().ino);
         let listed = Listed {
-            name: (**name).into(),
+            name: name.clone(),
             part: Part::Upper,
             kind: Some(kind),
             below: true,
@@ -140,7 +141,7 @@ impl Overlay {
     }
 
     fn link_count_before(&self, node: &Node, held: &OwnedFd) -> FsResult<Option<u32>> {
-        if node.state.lock().index.is_none() {
+        if node.state.lock().index().is_none() {
             return Ok(None);
         }
         self.merged_nlink(held, OsStr::new(""), &stat_fd(held)?).map(Some)
@@ -164,7 +165,7 @@ impl Overlay {
         parent: &Arc<Node>,
         name: &Name,
     ) -> FsResult<()> {
-        if node.dir.is_some() || !self.keeps_links(node.kind) {
+        if node.dir.is_some() || !self.keeps_links(node.kind()) {
             return Ok(());
         }
         if !node.is_upper() {
@@ -175,7 +176,7 @@ impl Overlay {
             self.copy_up(parent, Data::Attributes)?;
             self.copy_up(node, Data::Attributes)?;
         }
-        if node.state.lock().index.is_some() {
+        if node.state.lock().index().is_some() {
             self.copy_up(parent, Data::Attributes)?;
             self.ensure_upper_name(node, parent, name)?;
         }
@@ -184,7 +185,7 @@ impl Overlay {
 
     /// After the name of an indexed file was removed: with the last one its index entry goes.
     pub(super) fn after_index_removal(&self, node: &Arc<Node>) -> FsResult<()> {
-        let Some(entry) = node.state.lock().index.clone() else { return Ok(()) };
+        let Some(entry) = node.state.lock().index().cloned() else { return Ok(()) };
         let dir = self.index_dir()?;
         let held = Arc::new(crate::sys::file::open_path_at(&dir, &entry)?);
         if self.merged_nlink(&held, OsStr::new(""), &stat_fd(&held)?)? > 0 {
@@ -192,9 +193,9 @@ impl Overlay {
         }
         {
             let mut state = node.state.lock();
-            state.pinned = Some(held);
-            state.index = None;
-            state.dead = true;
+            state.pin(Some(held));
+            state.set_index(None);
+            node.set_dead(true);
         }
         node::unlink(&dir, &entry)?;
         self.nodes.drop_keys(node);

@@ -226,5 +226,5 @@ impl DirFds {
 
 /// A name as the tables keep it.
 pub fn name_of(name: &OsStr) -> Name {
-    Arc::from(name)
+    Name::from(name)
 }

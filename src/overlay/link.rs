@@ -53,7 +53,7 @@ impl Overlay {
         let stat = stat_at(&fd, &name)?;
         self.gained_name(&file, &parent, &name, RealKey { dev: stat.dev, ino: stat.ino })?;
         let listed = Listed {
-            name: (*name).into(),
+            name: name.clone(),
             part: Part::Upper,
             kind: Some(stat.file_type()),
             below: occupant.below,
@@ -61,7 +61,7 @@ impl Overlay {
             ino: file.state.lock().ino,
         };
         self.relist(&parent, |listing| listing.put(listed));
-        self.nodes.count_lookup(&file);
+        file.count_lookup();
         Ok(Entry { node: file.id, stat: self.shown(&file, stat)? })
     }
 
@@ -73,13 +73,10 @@ impl Overlay {
         key: RealKey,
     ) -> FsResult<()> {
         file.add_name(parent, name);
-        let mut state = file.state.lock();
-        state.dead = false;
-        state.pinned = None;
-        let known = state.keys.contains(&key);
-        drop(state);
+        file.set_dead(false);
+        file.state.lock().pin(None);
         // A file made without a name had nothing that leads to it.
-        if known { self.nodes.ensure_key(file, key) } else { self.nodes.add_key(file, key) }
+        self.nodes.add_key(file, key)
     }
 }
 

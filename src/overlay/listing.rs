@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::FileType;
 
+use super::Name;
 use crate::layer::upper::Present;
 
 /// Where the topmost entry of a name lies.
@@ -31,7 +32,7 @@ pub enum Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// The name.
-    pub name: Box<OsStr>,
+    pub name: Name,
     /// Where the topmost entry lies.
     pub part: Part,
     /// Its type; `None` for a whiteout.
@@ -112,7 +113,7 @@ impl Listing {
         let mut cookie = natural_cookie(name);
         // Names that share a hash stand in a row without a gap (`remove` sees to that).
         while let Some(entry) = self.entries.get(&cookie) {
-            if *entry.name == *name {
+            if entry.name.as_os_str() == name {
                 return (cookie, true);
             }
             cookie += 1;
@@ -230,7 +231,7 @@ mod tests {
 
     fn listed(name: &str, part: Part, kind: Option<FileType>) -> Listed {
         Listed {
-            name: OsStr::new(name).into(),
+            name: Name::from(OsStr::new(name)),
             part,
             kind,
             below: false,

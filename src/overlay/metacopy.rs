@@ -7,15 +7,14 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, XattrFlags};
 
 use super::Overlay;
 use super::copy_up::{Data, open_lower, times_of};
 use super::layer_dir::LayerDir;
-use super::lookup::Search;
 use super::lower_path::LowerPath;
+use super::merge::Search;
 use super::node::Node;
 use super::place::At;
 use super::{Name, layer_dir::name_of};
@@ -131,7 +130,7 @@ impl Overlay {
     pub(super) fn indexed_data(
         &self,
         indexed: &super::hard_link::Indexed,
-        merged: &super::lookup::Merged,
+        merged: &super::merge::Merged,
     ) -> FsResult<Option<(Arc<LayerDir>, Name)>> {
         let mark = self.metacopy_mark(LayerIndex::UPPER, &indexed.dir, &indexed.name)?;
         let lower = || merged.data.clone().unwrap_or_else(|| merged.place.clone());
@@ -144,7 +143,7 @@ impl Overlay {
         if node.has_upper_data() {
             return Ok(());
         }
-        let lower = node.state.lock().lower.clone();
+        let lower = node.state.lock().lower();
         let (dir, name) = lower.ok_or(Errno::STALE)?;
         let source = At::Entry(self.dir_fds.get(&dir)?, name);
         let to = self.at(node, |at| at.open(OFlags::RDWR | OFlags::NONBLOCK))?;
@@ -169,8 +168,8 @@ impl Overlay {
             upper.sync(&to, false)?;
         }
         upper.namespace.remove(Target::fd(&to), Mark::Metacopy)?;
-        node.data_in_upper.store(true, Ordering::Release);
-        node.state.lock().lower = None;
+        node.now_upper(true);
+        node.state.lock().drop_lower();
         self.counters.copied_up(FileType::RegularFile, false);
         self.counters.copied_data(length);
         Ok(())

@@ -5,8 +5,9 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `lookup` | **the** merge rule; `listing` and `readdir` are built on the same |
-//! | `node` | nodes, the table of them, and the order of locks |
+//! | `merge` | **the** merge rule; `lookup`, `listing` and `readdir` are built on it |
+//! | `node`, `node_state`, `directory` | nodes, and the order of locks |
+//! | `node_table` | all nodes that the kernel knows, by number and by inode |
 //! | `layer_dir` | directories of one layer and the bounded set of open descriptors |
 //! | `copy_up` | bringing a lower file into the upper before its first change |
 //! | `metacopy` | files whose attributes alone are copied up |
@@ -30,6 +31,7 @@ mod attr;
 mod copy_up;
 pub mod counters;
 mod create;
+mod directory;
 mod file;
 mod handle;
 mod hard_link;
@@ -39,8 +41,11 @@ mod link;
 mod listing;
 mod lookup;
 mod lower_path;
+mod merge;
 mod metacopy;
 mod node;
+mod node_state;
+mod node_table;
 pub mod options;
 mod place;
 mod readdir;
@@ -56,11 +61,11 @@ use counters::Counters;
 use handle::HandleTable;
 use inode_number::InodeNumbers;
 use layer_dir::{DirFds, LayerDir};
-use node::NodeTable;
+use node_table::NodeTable;
 use readdir::ListingBudget;
 
-/// A name in a directory, shared by the tables that keep it.
-pub(crate) type Name = Arc<OsStr>;
+/// A name in a directory as the tables keep it: short ones in place, long ones shared.
+pub(crate) type Name = hipstr::HipOsStr<'static>;
 
 /// The number of a node: growing, never used again within a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -52,7 +52,7 @@ impl At {
         match self {
             At::Fd(fd) => (fd, OsStr::new("")),
             At::Dir(fd) => (fd, OsStr::new(".")),
-            At::Entry(dir, name) => (dir, name),
+            At::Entry(dir, name) => (dir, name.as_os_str()),
         }
     }
 
@@ -82,7 +82,7 @@ impl Overlay {
             let dir = alias.parent.directory()?;
             // A lookup may hold the lock for reading already.
             let _names_stay = dir.state.read_recursive();
-            if !has_name(node, &alias) {
+            if !node.has_name(&alias.parent, &alias.name) {
                 continue;
             }
             let fd = self.dir_fds.get(dir.upper()?)?;
@@ -93,27 +93,22 @@ impl Overlay {
     /// The place of `node` where no name of the upper is involved; else one of its names.
     fn fixed_place(&self, node: &Arc<Node>) -> FsResult<Result<At, Alias>> {
         let state = node.state.lock();
-        if let Some(fd) = &state.pinned {
+        if let Some(fd) = state.pinned() {
             return Ok(Ok(At::Fd(fd.clone())));
         }
         if let Some(dir) = &node.dir {
             drop(state);
             return Ok(Ok(At::Dir(self.dir_fds.get(dir.top()?)?)));
         }
-        let lower = state.lower_attributes().cloned().filter(|_| !node.is_upper());
+        let lower = state.lower_attributes().filter(|_| !node.is_upper());
         if let Some((dir, name)) = lower {
             drop(state);
             return Ok(Ok(At::Entry(self.dir_fds.get(&dir)?, name)));
         }
-        if let Some(entry) = state.index.clone() {
+        if let Some(entry) = state.index().cloned() {
             drop(state);
             return Ok(Ok(At::Entry(self.index_dir()?, entry)));
         }
-        state.names.first().cloned().map(Err).ok_or(Errno::NOENT)
+        state.first_name().cloned().map(Err).ok_or(Errno::NOENT)
     }
-}
-
-fn has_name(node: &Node, alias: &Alias) -> bool {
-    let state = node.state.lock();
-    state.names.iter().any(|a| a.name == alias.name && Arc::ptr_eq(&a.parent, &alias.parent))
 }

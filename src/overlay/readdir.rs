@@ -9,10 +9,11 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::FileType;
 
+use super::directory::Directory;
 use super::layer_dir::LayerDir;
 use super::listing::{DOT, DOT_DOT, Listed, Listing, Part};
-use super::node::{Directory, Node};
-use super::{DirEntry, NodeId, Overlay};
+use super::node::Node;
+use super::{DirEntry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::whiteout;
 use crate::sys::OwnedFd;
@@ -233,7 +234,7 @@ impl Overlay {
         raw: RawEntry<'_>,
     ) -> FsResult<Option<Listed>> {
         let listed = |name: &OsStr, kind, ino| {
-            let (name, lowers) = (name.into(), Vec::new());
+            let (name, lowers) = (Name::from(name), Vec::new());
             Some(Listed { name, part: number, kind, below: false, lowers, ino })
         };
         if whiteout::is_reserved_name(raw.name) {

@@ -7,9 +7,11 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::copy_up::Data;
+use super::directory::{DirState, Directory};
 use super::layer_dir::name_of;
 use super::listing::{Listed, Occupant, Part};
-use super::node::{Directory, Node};
+use super::node::Node;
+use super::node_state::NodeState;
 use super::{Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::upper::{Present, Upper};
@@ -51,7 +53,7 @@ impl Overlay {
         self.prepare_removal(node, parent, name)?;
 
         let _names = self.write_names(dir)?;
-        if !has_name(node, parent, name) {
+        if !node.has_name(parent, name) {
             return Err(Errno::NOENT);
         }
         let occupant = self.occupant(dir, name)?;
@@ -86,7 +88,7 @@ impl Overlay {
 
         let _names = self.write_names(dir)?;
         let mut child_state = child_dir.state.write();
-        if child_state.dead || !has_name(&child, parent, name) {
+        if child_state.dead || !child.has_name(parent, name) {
             return Err(Errno::NOENT);
         }
         if !self.is_empty(child_dir)? {
@@ -108,9 +110,9 @@ impl Overlay {
     pub(super) fn bury_directory(&self, child: &Arc<Node>, held: Arc<OwnedFd>) {
         let names = {
             let mut state = child.state.lock();
-            state.pinned = Some(held);
-            state.dead = true;
-            std::mem::take(&mut state.names)
+            state.pin(Some(held));
+            child.set_dead(true);
+            state.take_names()
         };
         self.nodes.drop_keys(child);
         drop(names);
@@ -120,7 +122,7 @@ impl Overlay {
     pub(super) fn write_names<'a>(
         &self,
         dir: &'a Directory,
-    ) -> FsResult<parking_lot::RwLockWriteGuard<'a, super::node::DirState>> {
+    ) -> FsResult<parking_lot::RwLockWriteGuard<'a, DirState>> {
         let state = dir.state.write();
         if state.dead { Err(Errno::NOENT) } else { Ok(state) }
     }
@@ -146,14 +148,15 @@ impl Overlay {
         nlink: u32,
     ) -> FsResult<Victim> {
         let in_upper = occupant.present == Present::File;
-        let must_hold = |state: &super::node::NodeState| {
-            state.names.len() <= 1 && state.pinned.is_none() && state.index.is_none()
+        let must_hold = |state: &NodeState| {
+            state.names().count() <= 1 && state.pinned().is_none() && state.index().is_none()
         };
         let wanted = in_upper && must_hold(&node.state.lock());
         if wanted {
-            node.state.lock().pinned = Some(Arc::new(file::open_path_at(dir, name)?));
+            let held = Arc::new(file::open_path_at(dir, name)?);
+            node.state.lock().pin(Some(held));
         }
-        let indexed = node.state.lock().index.is_some();
+        let indexed = node.state.lock().index().is_some();
         Ok(Victim { node: node.clone(), last: in_upper && !indexed && nlink <= 1 })
     }
 
@@ -167,15 +170,15 @@ impl Overlay {
         let Victim { node, last } = victim;
         node.remove_name(parent, name);
         let mut state = node.state.lock();
-        if state.index.is_some() {
+        if state.index().is_some() {
             drop(state);
             return self.after_index_removal(&node);
         }
-        if state.names.is_empty() {
-            state.dead = last || !node.is_upper();
-        } else if !state.dead {
+        if state.first_name().is_none() {
+            node.set_dead(last || !node.is_upper());
+        } else if !node.is_dead() {
             // Another name leads to it: a held descriptor is of no further use.
-            state.pinned = None;
+            state.pin(None);
         }
         drop(state);
         if last {
@@ -192,7 +195,7 @@ impl Overlay {
                 return listing.remove(name);
             }
             listing.put(Listed {
-                name: (**name).into(),
+                name: name.clone(),
                 part: Part::Upper,
                 kind: None,
                 below: true,
@@ -210,9 +213,4 @@ fn take_away(upper: &Upper, dir: &OwnedFd, name: &Name, occupant: Occupant) -> F
     } else {
         upper.remove(dir, name, occupant.present)
     }
-}
-
-pub(super) fn has_name(node: &Node, parent: &Arc<Node>, name: &Name) -> bool {
-    let state = node.state.lock();
-    state.names.iter().any(|a| a.name == *name && Arc::ptr_eq(&a.parent, parent))
 }

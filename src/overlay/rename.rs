@@ -9,10 +9,10 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::copy_up::Data;
+use super::directory::{DirState, Directory};
 use super::layer_dir::name_of;
 use super::listing::{Listed, Listing, Occupant, Part};
-use super::node::{Directory, Node};
-use super::remove::has_name;
+use super::node::Node;
 use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::upper::{Present, Upper};
@@ -123,8 +123,8 @@ impl Overlay {
             (across || source.dir.is_some() || to.node.is_some()).then(|| self.moves.lock());
         check_loops(source, from, to, exchange)?;
         let _names = self.lock_both(&from.parent, &to.parent)?;
-        let target_moved = to.node.as_ref().is_some_and(|t| !has_name(t, &to.parent, &to.name));
-        if !has_name(source, &from.parent, &from.name) || target_moved {
+        let target_moved = to.node.as_ref().is_some_and(|t| !t.has_name(&to.parent, &to.name));
+        if !source.has_name(&from.parent, &from.name) || target_moved {
             return Err(Errno::NOENT);
         }
         if exchange { self.exchange(from, to) } else { self.replace(from, to) }
@@ -158,8 +158,8 @@ impl Overlay {
         a: &'a Arc<Node>,
         b: &'a Arc<Node>,
     ) -> FsResult<(
-        parking_lot::RwLockWriteGuard<'a, super::node::DirState>,
-        Option<parking_lot::RwLockWriteGuard<'a, super::node::DirState>>,
+        parking_lot::RwLockWriteGuard<'a, DirState>,
+        Option<parking_lot::RwLockWriteGuard<'a, DirState>>,
     )> {
         let (first, second) = (a.directory()?, b.directory()?);
         if Arc::ptr_eq(a, b) {
@@ -431,9 +431,9 @@ fn move_and_hide(
 
 fn put(listing: &mut Listing, node: &Node, name: &Name, below: bool) {
     listing.put(Listed {
-        name: (**name).into(),
+        name: name.clone(),
         part: Part::Upper,
-        kind: Some(node.kind),
+        kind: Some(node.kind()),
         below,
         lowers: Vec::new(),
         ino: node.state.lock().ino,

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::counters::Counters;
+use super::directory::Directory;
 use super::handle::HandleTable;
 use super::inode_number::InodeNumbers;
 use super::layer_dir::{DirFds, LayerDir};
-use super::node::{Directory, NodeState, NodeTable, RealKey};
+use super::node::RealKey;
+use super::node_state::NodeState;
+use super::node_table::NodeTable;
 use super::options::{Options, RedirectDir, UpperOption};
 use super::readdir::ListingBudget;
 use super::{Overlay, Policy};
@@ -206,18 +209,10 @@ fn root_of(
     }
     let own = merged.first().map(|(_, stat)| *stat).or(upper.map(|upper| upper.stat));
     let stat = own.ok_or_else(|| Error::option("lowerdir", "at least one layer is needed"))?;
-    let state = NodeState {
-        ino: inode_numbers.visible(stat.dev, stat.ino),
-        keys: vec![RealKey { dev: stat.dev, ino: stat.ino }],
-        names: Vec::new(),
-        lower: None,
-        attributes: None,
-        pinned: None,
-        index: None,
-        dead: false,
-    };
+    let key = RealKey { dev: stat.dev, ino: stat.ino };
+    let state = NodeState::new(inode_numbers.visible(stat.dev, stat.ino));
     let dirs = merged.into_iter().map(|(dir, _)| dir).collect();
-    let nodes = NodeTable::new(state, Directory::new(upper_root, dirs))
+    let nodes = NodeTable::new(key, state, Directory::new(upper_root, dirs))
         .map_err(|errno| Error::io("prepare", Path::new("/"), errno))?;
     Ok((roots, nodes))
 }

@@ -6,7 +6,6 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::XattrFlags;
 
@@ -28,7 +27,7 @@ impl Overlay {
     pub fn getxattr(&self, node: NodeId, name: &OsStr, buffer: &mut [u8]) -> FsResult<usize> {
         let node = self.nodes.get(node)?;
         if is_ordinary(name) {
-            self.counters.xattrs.note(node.no_xattrs.load(Ordering::Relaxed));
+            self.counters.xattrs.note(node.has_no_xattrs());
             if self.has_no_xattrs(&node)? {
                 return Err(Errno::NODATA);
             }
@@ -40,13 +39,13 @@ impl Overlay {
     /// Whether a node has no xattr at all that users see. Asked of the layer until it is so
     /// once, because the kernel keeps no xattrs and asks for each one of each file anew.
     fn has_no_xattrs(&self, node: &Arc<Node>) -> FsResult<bool> {
-        if node.no_xattrs.load(Ordering::Acquire) {
+        if node.has_no_xattrs() {
             return Ok(true);
         }
         let names = self.at(node, |at| xattr::list(at.xattrs()))?;
         let none = !names.iter().any(|name| unescape(name).is_some());
         if none {
-            node.no_xattrs.store(true, Ordering::Release);
+            node.set_no_xattrs(true);
         }
         Ok(none)
     }
@@ -54,7 +53,7 @@ impl Overlay {
     /// The names of all xattrs, each ended by NUL.
     pub fn listxattr(&self, node: NodeId) -> FsResult<Vec<u8>> {
         let node = self.nodes.get(node)?;
-        if node.no_xattrs.load(Ordering::Acquire) {
+        if node.has_no_xattrs() {
             return Ok(Vec::new());
         }
         let names = self.at(&node, |at| xattr::list(at.xattrs()))?;
@@ -79,7 +78,7 @@ impl Overlay {
         let kept = escape(name);
         self.copy_up(&node, Data::Attributes)?;
         // Before it is set: a reader that asks meanwhile must not learn of none afterwards.
-        node.no_xattrs.store(false, Ordering::Release);
+        node.set_no_xattrs(false);
         self.at(&node, |at| {
             xattr::set(at.xattrs(), &kept, value, flags)?;
             let mode = if kill_sgid { at.stat()?.mode } else { 0 };
