@@ -13,7 +13,7 @@ use std::path::Path;
 
 use plyfs::error::Errno;
 use plyfs::overlay::options::UpperOption;
-use plyfs::overlay::{Caller, Entry, NodeId, Options, Overlay, SetAttr};
+use plyfs::overlay::{Caller, Entry, NodeId, Options, Overlay, SetAttr, With};
 use plyfs::sys::{OFlags, RenameFlags};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
@@ -65,7 +65,7 @@ fn walk(fs: &Overlay, path: &str) -> Result<Entry, Errno> {
 fn names(fs: &Overlay, path: &str) -> Vec<String> {
     let dir = if path.is_empty() { NodeId::ROOT } else { walk(fs, path).unwrap().node };
     let mut names = Vec::new();
-    fs.readdir(dir, 0, false, &mut |entry| {
+    fs.readdir(dir, 0, With::Nothing, &mut |entry| {
         names.push(entry.name.to_string_lossy().into_owned());
         true
     })

@@ -14,6 +14,7 @@ use super::control::Pages;
 use super::log;
 use super::negotiate::Agreed;
 use super::passthrough::Passthrough;
+use super::readers::Readers;
 use super::reply::Ttl;
 use super::request::{Operation, Request};
 use super::stats::{Board, Snapshot};
@@ -29,6 +30,7 @@ pub(super) struct Adapter {
     ttl: Ttl,
     noxattrs: bool,
     passthrough: Passthrough,
+    readers: Readers,
     pub(super) board: Board,
     pages: Pages,
     mountpoint: PathBuf,
@@ -55,6 +57,7 @@ impl Adapter {
             ttl: Ttl::new(options.timeout),
             noxattrs: options.noxattrs,
             passthrough: Passthrough::new(options.passthrough, agreed.passthrough),
+            readers: Readers::new(),
             board: Board::new(),
             pages: Pages::default(),
             mountpoint: mountpoint.to_path_buf(),

@@ -8,6 +8,7 @@
 //! | `negotiate` | INIT: what the kernel and we agree on |
 //! | `adapter` | one overlay call for each operation |
 //! | `passthrough` | which open files the kernel serves by itself |
+//! | `readers` | what those who read directories are given along with names |
 //! | `notify` | telling the kernel of changes |
 //! | `mount` | on and off the mountpoint |
 //! | `session` | one mount from INIT to its end |
@@ -29,6 +30,7 @@ mod negotiate;
 mod notify;
 mod passthrough;
 mod read_ahead;
+mod readers;
 mod reply;
 mod request;
 mod session;

@@ -56,6 +56,7 @@ mod stack;
 mod xattr;
 
 pub use options::Options;
+pub use readdir::With;
 
 use counters::Counters;
 use handle::HandleTable;

@@ -66,17 +66,38 @@ impl ListingBudget {
     }
 }
 
+/// Which entries of a directory come with their attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum With {
+    /// None.
+    Nothing,
+    /// Directories.
+    Directories,
+    /// All of them.
+    Everything,
+}
+
+impl With {
+    fn includes(self, kind: FileType) -> bool {
+        match self {
+            With::Nothing => false,
+            With::Directories => kind == FileType::Directory,
+            With::Everything => true,
+        }
+    }
+}
+
 impl Overlay {
     /// Gives the entries of a directory after `cookie` (0: from the start) to `emit`, until it
     /// returns `false` because its room is full.
     ///
-    /// With `plus`, each entry but `.` and `..` comes with its attributes and a counted lookup;
-    /// one that `emit` refuses is not counted.
+    /// What `with` names comes with its attributes and a counted lookup, `.` and `..` aside; an
+    /// entry that `emit` refuses is not counted.
     pub fn readdir(
         &self,
         node: NodeId,
         cookie: u64,
-        plus: bool,
+        with: With,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> FsResult<()> {
         let node = self.nodes.get(node)?;
@@ -99,7 +120,7 @@ impl Overlay {
             let Some((last, _)) = batch.last() else { return Ok(()) };
             cookie = *last;
             for (cookie, listed) in &batch {
-                if !self.emit_one(&node, dir, *cookie, listed, plus, emit)? {
+                if !self.emit_one(&node, dir, *cookie, listed, with, emit)? {
                     return Ok(());
                 }
             }
@@ -130,11 +151,11 @@ impl Overlay {
         dir: &Directory,
         cookie: u64,
         listed: &Listed,
-        plus: bool,
+        with: With,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> FsResult<bool> {
         let Some(kind) = listed.kind else { return Ok(true) };
-        let entry = match plus.then(|| self.lookup_in(node, dir, &listed.name)) {
+        let entry = match with.includes(kind).then(|| self.lookup_in(node, dir, &listed.name)) {
             None => None,
             Some(Ok(found)) => Some(found),
             // It went while we read, or cannot be looked at now: the name alone is given.

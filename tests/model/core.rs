@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use plyfs::overlay::options::UpperOption;
-use plyfs::overlay::{Caller, Entry, HandleId, NodeId, Options, Overlay, SetAttr, SetTime};
+use plyfs::overlay::{Caller, Entry, HandleId, NodeId, Options, Overlay, SetAttr, SetTime, With};
 use plyfs::sys::stat::{Stat, decode_dev};
 use plyfs::sys::{OFlags, RenameFlags};
 use rustix::fs::{FileType, XattrFlags};
@@ -400,7 +400,7 @@ impl<'a> Core<'a> {
         loop {
             let before = cookie;
             let mut room = 3;
-            let listed = self.fs().readdir(dir, cookie, false, &mut |entry| {
+            let listed = self.fs().readdir(dir, cookie, With::Nothing, &mut |entry| {
                 room -= 1;
                 if room < 0 {
                     return false;

@@ -4,7 +4,7 @@ use super::{Adapter, Context};
 use crate::error::{Errno, FsResult};
 use crate::fuse::reply::{self, Listing};
 use crate::fuse::request::Operation;
-use crate::overlay::{Entry, NodeId};
+use crate::overlay::{Entry, NodeId, With};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -60,7 +60,12 @@ impl Adapter {
 
     fn lookup(&self, context: &mut Context<'_>, name: &OsStr) -> FsResult<()> {
         match self.overlay.lookup(context.request.node, name) {
-            Ok(entry) => self.answer_entry(context, &entry),
+            Ok(entry) => {
+                if !entry.stat.is_dir() {
+                    self.readers.found_file(context.request.caller.pid, context.request.node);
+                }
+                self.answer_entry(context, &entry)
+            }
             // Said so, the kernel remembers it; a plain error would be asked for each time.
             Err(Errno::NOENT) => reply::no_entry(context.reply, self.ttl),
             Err(errno) => Err(errno),
@@ -74,8 +79,10 @@ impl Adapter {
         size: usize,
         plus: bool,
     ) -> FsResult<()> {
+        let (dir, thread) = (context.request.node, context.request.caller.pid);
+        let with = if plus { self.readers.gets(thread, dir, cookie) } else { With::Nothing };
         let mut listing = Listing::new(context.reply, size, plus.then_some(self.ttl));
-        self.overlay.readdir(context.request.node, cookie, plus, &mut |entry| listing.add(&entry))
+        self.overlay.readdir(dir, cookie, with, &mut |entry| listing.add(&entry))
     }
 
     fn answer_entry(&self, context: &mut Context<'_>, entry: &Entry) -> FsResult<()> {
