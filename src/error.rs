@@ -71,6 +71,14 @@ pub enum Error {
         /// What holds it.
         by: String,
     },
+    /// A registry that cannot be reached, or does not do what it is asked for.
+    #[error("registry {registry}: {reason}")]
+    Registry {
+        /// Its host, with the port where one was given.
+        registry: String,
+        /// What is wrong, and what can be done.
+        reason: String,
+    },
     /// A request that makes no sense in the present state.
     #[error("{0}")]
     Refused(String),
@@ -103,6 +111,7 @@ impl Error {
             Error::Io { source, .. } => *source,
             Error::Option { .. } | Error::Invalid { .. } | Error::Refused(_) => Errno::INVAL,
             Error::Mismatch { .. } => Errno::BADMSG,
+            Error::Registry { .. } => Errno::REMOTEIO,
             Error::NotFound { .. } => Errno::NOENT,
             Error::InUse { .. } => Errno::BUSY,
         }

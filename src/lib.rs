@@ -14,6 +14,7 @@
 //! | [`fuse`] | the kernel's FUSE protocol: decode, one overlay call, reply |
 //! | [`archive`] | bytes to changesets and images and back: tar, gzip, zstd |
 //! | [`store`] | images, layers and containers on disk |
+//! | [`registry`] | pull and push: OCI registries |
 //! | [`cli`] | the `plyfs` command |
 //!
 //! Vocabulary: a *stack* is an optional *upper* above read-only *lowers*, topmost first. A
@@ -30,5 +31,6 @@ pub mod fuse;
 pub mod image;
 pub mod layer;
 pub mod overlay;
+pub mod registry;
 pub mod store;
 pub mod sys;

@@ -17,6 +17,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("fuse", &["error", "sys", "layer", "overlay"]),
     ("archive", &["error", "image", "sys", "layer", "changeset"]),
     ("store", &["error", "image", "sys", "layer", "changeset", "archive"]),
+    ("registry", &["error", "image", "archive", "store"]),
 ];
 
 /// A crate or word, and the modules (or files) that alone may use it.
@@ -28,6 +29,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("zstd::", &["archive"]),
     ("bzip2::", &["archive"]),
     ("lzma_rust2::", &["archive"]),
+    ("oci_client::", &["registry"]),
+    ("rustls::", &["registry"]),
+    ("base64::", &["registry"]),
     ("clap::", &["cli", "main.rs", "bin"]),
     ("indicatif::", &["cli"]),
     ("println!", &["cli", "main.rs", "bin"]),

@@ -78,6 +78,12 @@ pub(super) struct Section {
 }
 
 impl Section {
+    /// All that is in `file`.
+    pub(super) fn whole(file: File) -> FsResult<Section> {
+        let end = stat::stat_fd(&file)?.size;
+        Ok(Section { file: Arc::new(file), position: 0, end })
+    }
+
     /// The bytes left in it.
     pub(super) fn len(&self) -> u64 {
         self.end - self.position

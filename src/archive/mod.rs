@@ -1,7 +1,7 @@
 //! Bytes to changesets and images, and back. The only user of tar and of the codecs.
 //!
 //! An archive of images is opened with [`Archive::open`], lists its [images](Archive::images)
-//! and unpacks their [layers](ArchivedLayer::unpack). Everything in it is hostile until proven:
+//! and unpacks their [layers](LayerSource). Everything in it is hostile until proven:
 //! names are only ever looked up, never opened as paths; sizes and counts are bounded; and every
 //! digest is checked while its bytes stream by, so that a layer counts as unpacked only when it
 //! was what its image promised.
@@ -12,11 +12,13 @@ pub mod compress;
 mod contained;
 mod docker;
 mod files;
+pub mod layer;
 mod marks;
 mod oci;
 pub mod oci_whiteout;
 mod pax;
 mod pipe;
+pub mod recompress;
 pub mod save;
 mod sparse;
 mod tar_header;
@@ -26,21 +28,17 @@ mod tar_sink;
 mod tar_stream;
 pub mod tar_write;
 pub mod verify;
+pub mod watch;
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::image::{DiffId, Digest, ImageConfig, ImageId, Reference, manifest};
-use blob::Blob;
-use compress::Compression;
+use crate::image::{Digest, ImageConfig, ImageId, Reference, manifest};
 use files::{Files, Section};
+pub use layer::{ArchivedLayer, LayerSource};
 pub use tar_sink::source_date_epoch;
-
-use tar_read::Unpacked;
-use verify::Verified;
 
 /// The most bytes of manifests, indexes and configs that one archive may make us read.
 const METADATA_MAX: u64 = 64 << 20;
@@ -62,21 +60,12 @@ pub struct ArchivedImage {
     pub config: ImageConfig,
     /// The very bytes of the config.
     pub config_bytes: Vec<u8>,
+    /// The very bytes of its manifest, where the archive has one.
+    pub manifest: Option<Vec<u8>>,
     /// The names that the archive gives it.
     pub references: Vec<Reference>,
     /// The layers, lowest first; as many as the config names.
     pub layers: Vec<ArchivedLayer>,
-}
-
-/// A layer of an archive.
-#[derive(Debug)]
-pub struct ArchivedLayer {
-    /// The digest that its uncompressed tar must have.
-    pub diff_id: DiffId,
-    what: String,
-    section: Section,
-    /// The digest and size that its bytes in the archive must have, where the archive says so.
-    blob: Option<(Digest, u64)>,
 }
 
 impl Archive {
@@ -163,74 +152,9 @@ impl Archive {
         }
         let layers = layers.into_iter().zip(config.diff_ids()).map(|((name, blob), diff_id)| {
             let (section, what) = (self.section(&name)?, self.describe(&name));
-            Ok(ArchivedLayer { diff_id: *diff_id, what, section, blob })
+            Ok(ArchivedLayer::new(*diff_id, what, section, blob))
         });
         let layers = layers.collect::<Result<_>>()?;
-        Ok(ArchivedImage { id, config, config_bytes, references, layers })
-    }
-}
-
-impl ArchivedLayer {
-    /// Unpacks the layer into the empty directory `into`, and writes it to the empty file `keep`
-    /// as it came, for [`KeptLayer`](blob::KeptLayer); compressed in a way that OCI images do not
-    /// know, it is kept uncompressed. Its bytes in the archive and its uncompressed tar are
-    /// checked against their digests on the way.
-    ///
-    /// # Errors
-    /// Where a digest or size does not match, the tar is malformed or something cannot be
-    /// written; `into` and `keep` then hold a part and must be thrown away.
-    pub fn unpack(&self, into: &Path, keep: File) -> Result<(Unpacked, Blob)> {
-        let compression = self.compression()?;
-        let blob = Verified::new(self.section.clone(), self.what.clone(), self.blob);
-        let (mut blob, keep) = match compression.is_kept() {
-            true => (blob.copying(keep), None),
-            false => (blob, Some(keep)),
-        };
-        let outcome = self.unpack_plain(&mut blob, into, keep);
-        // A wrong blob explains whatever else went wrong with it.
-        blob.finish()?;
-        let (unpacked, plain) = outcome?;
-        let (compression, (digest, size)) = match compression.is_kept() {
-            true => (compression, blob.found().ok_or_else(|| self.unfinished())?),
-            false => (Compression::Plain, plain),
-        };
-        Ok((unpacked, Blob { digest, size, compression, plain_size: plain.1 }))
-    }
-
-    fn compression(&self) -> Result<Compression> {
-        let mut head = Vec::new();
-        let mut start = self.section.clone().take(compress::MAGIC_MAX as u64);
-        let read = start.read_to_end(&mut head);
-        read.map_err(|error| verify::read_error(&self.what, &error))?;
-        Ok(compress::detect(&head))
-    }
-
-    fn unpack_plain(
-        &self,
-        blob: impl Read + Send,
-        into: &Path,
-        keep: Option<File>,
-    ) -> Result<(Unpacked, (Digest, u64))> {
-        let plain = compress::decompressed(blob, &self.what)?;
-        let what = format!("{}, uncompressed", self.what);
-        pipe::read_ahead(plain, |plain| {
-            let mut tar = Verified::diff(plain, what, self.diff_id);
-            if let Some(keep) = keep {
-                tar = tar.copying(keep);
-            }
-            let outcome = tar_read::unpack_layer(&mut tar, into, &self.what);
-            match (outcome, tar.take_failure()) {
-                (_, Some(failure)) => Err(failure),
-                (Err(error), None) => Err(error),
-                (Ok(unpacked), None) => {
-                    tar.finish()?;
-                    Ok((unpacked, tar.found().ok_or_else(|| self.unfinished())?))
-                }
-            }
-        })
-    }
-
-    fn unfinished(&self) -> Error {
-        Error::invalid(&self.what, "it was not read to its end")
+        Ok(ArchivedImage { id, config, config_bytes, manifest: None, references, layers })
     }
 }

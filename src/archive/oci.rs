@@ -2,8 +2,8 @@
 //! own digest.
 
 use crate::error::{Error, Result};
-use crate::image::manifest::{self, Descriptor, Document, Index, Manifest, Platform};
-use crate::image::{Digest, Reference};
+use crate::image::manifest::{self, Descriptor, Document, Index, Manifest};
+use crate::image::{Digest, Platform, Reference};
 
 use super::{Archive, ArchivedImage};
 
@@ -22,9 +22,9 @@ pub(super) fn images(archive: &Archive) -> Result<Vec<ArchivedImage>> {
         }
     };
     let mut images = Vec::new();
-    for entry in index.manifests.iter().filter(|entry| !is_attestation(entry)) {
-        let (blob, manifest) = resolve(archive, entry, DEPTH_MAX)?;
-        add(&mut images, image(archive, entry, &blob, manifest)?);
+    for entry in index.images() {
+        let found = resolve(archive, entry, DEPTH_MAX)?;
+        add(&mut images, image(archive, entry, found)?);
     }
     if images.is_empty() {
         return Err(Error::invalid(archive.describe(INDEX), "no images in it"));
@@ -40,23 +40,28 @@ fn add(images: &mut Vec<ArchivedImage>, image: ArchivedImage) {
     }
 }
 
-fn image(
-    archive: &Archive,
-    entry: &Descriptor,
-    blob: &str,
+/// A manifest that was found, with its bytes and the name of its blob.
+struct Found {
     manifest: Manifest,
-) -> Result<ArchivedImage> {
+    bytes: Vec<u8>,
+    blob: String,
+}
+
+fn image(archive: &Archive, entry: &Descriptor, found: Found) -> Result<ArchivedImage> {
+    let Found { manifest, bytes, blob } = found;
     if !manifest.is_image() {
         let kind = &manifest.config.media_type;
         let why = format!("holds {kind:?}, which is not a container image");
-        return Err(Error::invalid(archive.describe(blob), why));
+        return Err(Error::invalid(archive.describe(&blob), why));
     }
     let config_name = blob_name(&manifest.config.digest);
     let config = verified(archive, &manifest.config)?;
     let layers = manifest.layers.iter();
     let layers = layers.map(|layer| (blob_name(&layer.digest), Some((layer.digest, layer.size))));
     let references = reference(archive, entry)?.into_iter().collect();
-    archive.assemble(&config_name, config, layers.collect(), references)
+    let mut image = archive.assemble(&config_name, config, layers.collect(), references)?;
+    image.manifest = Some(bytes);
+    Ok(image)
 }
 
 /// The name that an index entry gives its image.
@@ -70,19 +75,19 @@ fn reference(archive: &Archive, entry: &Descriptor) -> Result<Option<Reference>>
     parsed.map(Some).map_err(|e| Error::invalid(archive.describe(INDEX), e.to_string()))
 }
 
-/// The manifest that `entry` leads to, and the name of its blob.
-fn resolve(archive: &Archive, entry: &Descriptor, depth: u32) -> Result<(String, Manifest)> {
+/// The manifest that `entry` leads to.
+fn resolve(archive: &Archive, entry: &Descriptor, depth: u32) -> Result<Found> {
     let name = blob_name(&entry.digest);
-    match parse(archive, &name, &verified(archive, entry)?, &entry.media_type)? {
-        Document::Image(manifest) => Ok((name, manifest)),
+    let bytes = verified(archive, entry)?;
+    match parse(archive, &name, &bytes, &entry.media_type)? {
+        Document::Image(manifest) => Ok(Found { manifest, bytes, blob: name }),
         Document::Index(_) if depth == 0 => {
             Err(Error::invalid(archive.describe(&name), "indexes nested too deeply"))
         }
         Document::Index(index) => match choose(&index) {
             Some(entry) => resolve(archive, entry, depth - 1),
             None => {
-                let Platform { architecture, os } = Platform::host();
-                let why = format!("no image for {os}/{architecture} in it");
+                let why = format!("no image for {} in it", Platform::host());
                 Err(Error::invalid(archive.describe(&name), why))
             }
         },
@@ -91,18 +96,10 @@ fn resolve(archive: &Archive, entry: &Descriptor, depth: u32) -> Result<(String,
 
 /// The entry for this machine; an only entry is taken whatever it is for.
 fn choose(index: &Index) -> Option<&Descriptor> {
-    let host = Platform::host();
-    let images = || index.manifests.iter().filter(|entry| !is_attestation(entry));
-    let fitting = images().find(|entry| entry.platform.as_ref() == Some(&host));
-    fitting.or_else(|| {
-        let mut images = images();
+    index.for_platform(&Platform::host()).or_else(|| {
+        let mut images = index.images();
         images.next().filter(|_| images.next().is_none())
     })
-}
-
-/// Build attestations stand among the images of an index, for a machine that does not exist.
-fn is_attestation(entry: &Descriptor) -> bool {
-    entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
 }
 
 fn blob_name(digest: &Digest) -> String {

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::blob::KeptLayer;
+use super::blob::{Blob, KeptLayer};
 use super::tar_sink::{Head, TarSink};
 use super::tar_stream::Kind;
 use super::verify::read_error;
 use crate::error::{Error, Result};
-use crate::image::manifest::{self, media_type};
+use crate::image::manifest::{self, Document, media_type};
 use crate::image::{Digest, Reference};
 use crate::sys::stat::Time;
 
@@ -23,10 +23,25 @@ use crate::sys::stat::Time;
 pub struct SavedImage {
     /// The very bytes of its config.
     pub config: Vec<u8>,
+    /// The very bytes of the manifest that it came with and that is true of its layers.
+    pub manifest: Option<Vec<u8>>,
     /// The names to give it.
     pub references: Vec<Reference>,
     /// Its layers, lowest first.
     pub layers: Vec<KeptLayer>,
+}
+
+impl SavedImage {
+    /// The OCI manifest: the one that it came with, where that is one, so that its digest stays;
+    /// else one that is made of what is known. One of docker's cannot stand in an OCI layout.
+    fn oci_manifest(&self) -> Vec<u8> {
+        let kept = self.manifest.as_deref().filter(|bytes| {
+            let parsed = Document::parse(bytes, "");
+            matches!(parsed, Ok(Document::Image(kept)) if kept.media_type() == media_type::MANIFEST)
+        });
+        let layers: Vec<_> = self.layers.iter().map(|layer| &layer.blob).collect();
+        kept.map_or_else(|| oci_manifest(&self.config, &layers), <[u8]>::to_vec)
+    }
 }
 
 /// Writes a docker-archive, as `docker save` and `podman save` do: layers uncompressed.
@@ -102,7 +117,7 @@ fn oci_layout(images: &[SavedImage], to: &mut dyn Place) -> Result<()> {
                 layer.read(|content| to.put(&name, layer.blob.size, content))?;
             }
         }
-        let manifest = oci_manifest(&image.config, &image.layers);
+        let manifest = image.oci_manifest();
         for bytes in [&image.config, &manifest] {
             if written.insert(Digest::of(bytes)) {
                 to.put_bytes(&blob_name(&Digest::of(bytes)), bytes)?;
@@ -119,10 +134,10 @@ fn blob_name(digest: &Digest) -> String {
 }
 
 /// The OCI manifest of an image with this config and these layers.
-pub fn oci_manifest(config: &[u8], layers: &[KeptLayer]) -> Vec<u8> {
-    let layers = layers.iter().map(|layer| {
-        let kind = format!("{}{}", media_type::LAYER, layer.blob.compression.suffix());
-        json!({ "mediaType": kind, "digest": layer.blob.digest, "size": layer.blob.size })
+pub fn oci_manifest(config: &[u8], layers: &[&Blob]) -> Vec<u8> {
+    let layers = layers.iter().map(|blob| {
+        let kind = format!("{}{}", media_type::LAYER, blob.compression.suffix());
+        json!({ "mediaType": kind, "digest": blob.digest, "size": blob.size })
     });
     let manifest = json!({
         "schemaVersion": 2,

@@ -140,6 +140,7 @@ fn as_json(image: &Image) -> serde_json::Value {
     json!({
         "id": image.id,
         "references": image.references,
+        "digests": image.digests,
         "created": image.created,
         "size": image.size,
         "layers": image.layers,

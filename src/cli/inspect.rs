@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::image::Reference;
+use crate::image::{Reference, RepoDigest};
 use crate::store::{ContainerDetails, ImageDetails, State, Store};
 
 use super::{Context, output};
@@ -108,6 +108,7 @@ fn image(details: &ImageDetails) -> Value {
     json!({
         "Id": image.id,
         "RepoTags": image.references.iter().map(Reference::familiar).collect::<Vec<_>>(),
+        "RepoDigests": image.digests.iter().map(RepoDigest::familiar).collect::<Vec<_>>(),
         "References": image.references,
         "Created": image.created,
         "Author": said("author"),

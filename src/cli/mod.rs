@@ -22,6 +22,7 @@ mod mounts;
 mod output;
 mod progress;
 mod prune;
+mod registry;
 mod save;
 mod stats;
 mod target;
@@ -56,6 +57,10 @@ enum Verb {
     Load(images::Load),
     Save(save::Save),
     Import(import::Import),
+    Pull(registry::Pull),
+    Push(registry::Push),
+    Login(registry::Login),
+    Logout(registry::Logout),
     Images(images::List),
     History(history::History),
     Tag(import::Tag),
@@ -128,6 +133,10 @@ pub fn run() -> ExitCode {
         Verb::Load(verb) => verb.run(&context),
         Verb::Save(verb) => verb.run(&context),
         Verb::Import(verb) => verb.run(&context),
+        Verb::Pull(verb) => verb.run(&context),
+        Verb::Push(verb) => verb.run(&context),
+        Verb::Login(verb) => verb.run(),
+        Verb::Logout(verb) => verb.run(),
         Verb::Images(verb) => verb.run(&context),
         Verb::History(verb) => verb.run(&context),
         Verb::Tag(verb) => verb.run(&context),

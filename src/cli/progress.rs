@@ -1,5 +1,9 @@
 //! Progress on standard error, where that is a terminal; nothing elsewhere.
 
+mod bars;
+
+pub(super) use bars::Bars;
+
 use std::io::{self, Write};
 use std::time::Duration;
 

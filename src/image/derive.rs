@@ -3,8 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::instruction::Instruction;
-use super::manifest::Platform;
-use super::{DiffId, ParseError, Timestamp};
+use super::{DiffId, ParseError, Platform, Timestamp};
 
 /// What makes the new image.
 #[derive(Debug, Clone)]
@@ -27,7 +26,7 @@ pub struct Derivation<'a> {
 
 /// The config of an image without layers, for this machine.
 pub fn scratch() -> Value {
-    let Platform { architecture, os } = Platform::host();
+    let Platform { architecture, os, .. } = Platform::host();
     json!({
         "architecture": architecture,
         "os": os,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub use super::platform::Platform;
 use super::{Digest, ParseError};
 
 /// The most bytes of a manifest, an index or a config, as registries limit them too.
@@ -29,8 +30,13 @@ pub mod media_type {
 
 use media_type::{CONFIG as OCI_CONFIG, INDEX as OCI_INDEX, MANIFEST as OCI_MANIFEST};
 
+/// Docker's manifest of one image, schema 2.
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's list of manifests.
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// All that a registry may answer with where a manifest is asked for.
+pub const ACCEPTED: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// Points to a blob.
@@ -52,33 +58,13 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
 }
 
-/// A kind of machine, in Go's words.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Platform {
-    /// `amd64`, `arm64`.
-    #[serde(default)]
-    pub architecture: String,
-    /// `linux`; `unknown` for an attestation that is no image.
-    #[serde(default)]
-    pub os: String,
-}
-
-impl Platform {
-    /// The machine this program runs on.
-    pub fn host() -> Platform {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            "x86" => "386",
-            "powerpc64" => "ppc64le",
-            "loongarch64" => "loong64",
-            other => other,
-        };
-        Platform { architecture: architecture.to_owned(), os: "linux".to_owned() }
-    }
-}
-
 impl Descriptor {
+    /// Whether it leads to a build attestation. They stand among the images of an index, for a
+    /// machine that does not exist.
+    pub fn is_attestation(&self) -> bool {
+        self.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
+    }
+
     /// The annotation `key`.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
@@ -96,7 +82,11 @@ pub enum Document {
 
 /// The manifest of one image.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Manifest {
+    /// What it says that it is; OCI manifests need not.
+    #[serde(default)]
+    media_type: Option<String>,
     /// The image config.
     pub config: Descriptor,
     /// The layers, lowest first.
@@ -109,6 +99,23 @@ pub struct Index {
     /// The entries.
     #[serde(default)]
     pub manifests: Vec<Descriptor>,
+}
+
+impl Index {
+    /// The entries that are images.
+    pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
+        self.manifests.iter().filter(|entry| !entry.is_attestation())
+    }
+
+    /// The image for `wanted`: the one that is for just this machine, else the first one that is
+    /// for its kind.
+    pub fn for_platform(&self, wanted: &Platform) -> Option<&Descriptor> {
+        let is_for = |entry: &&Descriptor, fits: &dyn Fn(&Platform) -> bool| {
+            entry.platform.as_ref().is_some_and(fits)
+        };
+        let exact = self.images().find(|entry| is_for(entry, &|for_| for_.is(wanted)));
+        exact.or_else(|| self.images().find(|entry| is_for(entry, &|for_| for_.may_be(wanted))))
+    }
 }
 
 /// The fields by which documents are told apart.
@@ -158,6 +165,14 @@ impl Document {
 }
 
 impl Manifest {
+    /// What it is to be called: a type of the OCI image-spec, or docker's.
+    pub fn media_type(&self) -> &str {
+        match self.media_type.as_deref() {
+            None | Some("") => OCI_MANIFEST,
+            Some(kind) => kind,
+        }
+    }
+
     /// Whether it describes a container image, not some other artifact in the same clothes.
     pub fn is_image(&self) -> bool {
         matches!(self.config.media_type.as_str(), "" | OCI_CONFIG | DOCKER_CONFIG)

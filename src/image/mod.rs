@@ -8,14 +8,18 @@ pub mod derive;
 pub mod digest;
 pub mod instruction;
 pub mod manifest;
+pub mod platform;
 pub mod reference;
+pub mod remote;
 pub mod timestamp;
 
 pub use config::ImageConfig;
 pub use derive::Derivation;
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use instruction::Instruction;
+pub use platform::Platform;
 pub use reference::Reference;
+pub use remote::{Remote, RepoDigest};
 pub use timestamp::Timestamp;
 
 /// The most layers an image may have. Kernel overlayfs stops at 500 lower layers, so an image

@@ -79,12 +79,19 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
+    /// The registry.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The repository in the registry.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The repository as docker shows it: without docker.io and its `library/`.
     pub fn familiar_repository(&self) -> String {
-        if self.domain != DEFAULT_DOMAIN {
-            return self.repository();
-        }
-        self.path.strip_prefix("library/").unwrap_or(&self.path).to_owned()
+        familiar(&self.domain, &self.path)
     }
 
     /// The whole name as docker shows it.
@@ -104,6 +111,14 @@ impl Reference {
         let full = self.repository();
         tag == self.tag
             && full.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+    }
+}
+
+/// A repository as docker shows it.
+pub(super) fn familiar(domain: &str, path: &str) -> String {
+    match domain {
+        DEFAULT_DOMAIN => path.strip_prefix("library/").unwrap_or(path).to_owned(),
+        domain => format!("{domain}/{path}"),
     }
 }
 

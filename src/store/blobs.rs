@@ -11,6 +11,7 @@ use crate::archive::blob::KeptLayer;
 use crate::error::{Errno, Error, Result};
 use crate::image::{ChainId, Digest};
 
+use super::catalog::Catalog;
 use super::layers::StagedLayers;
 use super::lock::Exclusive;
 use super::{Store, durable};
@@ -29,6 +30,7 @@ impl Store {
     }
 
     /// Moves the blobs of staged layers into the store. One that is there already is the same.
+    /// The directory is still to be synced.
     pub(super) fn publish_blobs(&self, staged: &StagedLayers, _: &Exclusive) -> Result<()> {
         for layer in staged.iter() {
             let target = self.layout.blob(&layer.record.blob.digest);
@@ -37,12 +39,18 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        durable::sync_dir(&self.layout.blobs())
+        Ok(())
     }
 
-    /// Where the blobs of these layers are.
-    pub(super) fn live_blobs(&self, layers: &BTreeSet<ChainId>) -> Result<Vec<PathBuf>> {
+    /// Where the blobs of these layers are, and the manifests of all images.
+    pub(super) fn live_blobs(
+        &self,
+        catalog: &Catalog,
+        layers: &BTreeSet<ChainId>,
+    ) -> Result<Vec<PathBuf>> {
         let digest = |chain: &ChainId| -> Result<Digest> { Ok(self.layer(chain)?.blob.digest) };
-        layers.iter().map(|chain| Ok(self.layout.blob(&digest(chain)?))).collect()
+        let layers = layers.iter().map(digest);
+        let all = layers.chain(catalog.all_manifests().map(|digest| Ok(*digest)));
+        all.map(|digest| Ok(self.layout.blob(&digest?))).collect()
     }
 }

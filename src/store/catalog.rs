@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::image::{ImageId, Reference};
+use crate::image::{Digest, ImageId, Reference, RepoDigest};
 
 use super::lock::Exclusive;
 use super::transaction::Transaction;
@@ -17,6 +17,12 @@ use super::{Store, durable};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Catalog {
     images: BTreeMap<ImageId, BTreeSet<Reference>>,
+    /// Under which manifests registries have an image.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    digests: BTreeMap<ImageId, BTreeSet<RepoDigest>>,
+    /// The manifests that an image came with, the last one last; each is a blob.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    manifests: BTreeMap<ImageId, Vec<Digest>>,
 }
 
 impl Catalog {
@@ -46,8 +52,23 @@ impl Catalog {
         self.images.entry(id).or_default().insert(reference);
     }
 
-    /// Takes a name away.
-    pub(super) fn unname(&mut self, reference: &Reference) {
+    /// Takes a name away because it is no longer wanted. The last one of a repository takes
+    /// with it what is known of the image there.
+    pub(super) fn forget_name(&mut self, reference: &Reference) {
+        let had = |names: &BTreeSet<Reference>| names.contains(reference);
+        let Some(id) = self.images.iter().find(|(_, names)| had(names)).map(|(id, _)| *id) else {
+            return;
+        };
+        self.unname(reference);
+        let same = |other: &Reference| other.repository() == reference.repository();
+        if !self.references(&id).iter().any(same)
+            && let Some(digests) = self.digests.get_mut(&id)
+        {
+            digests.retain(|pinned| !pinned.is_in(reference));
+        }
+    }
+
+    fn unname(&mut self, reference: &Reference) {
         for names in self.images.values_mut() {
             names.remove(reference);
         }
@@ -56,6 +77,35 @@ impl Catalog {
     /// Forgets an image and its names.
     pub(super) fn remove(&mut self, id: &ImageId) {
         self.images.remove(id);
+        self.digests.remove(id);
+        self.manifests.remove(id);
+    }
+
+    /// Under which manifests registries have an image.
+    pub(super) fn digests(&self, id: &ImageId) -> Vec<RepoDigest> {
+        self.digests.get(id).into_iter().flatten().cloned().collect()
+    }
+
+    /// Adds that a registry has an image of the catalog.
+    pub(super) fn add_digest(&mut self, id: ImageId, pinned: RepoDigest) {
+        self.digests.entry(id).or_default().insert(pinned);
+    }
+
+    /// The manifests that an image came with, the last one last.
+    pub(super) fn manifests(&self, id: &ImageId) -> &[Digest] {
+        self.manifests.get(id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// All manifests.
+    pub(super) fn all_manifests(&self) -> impl Iterator<Item = &Digest> {
+        self.manifests.values().flatten()
+    }
+
+    /// Adds a manifest that an image came with.
+    pub(super) fn add_manifest(&mut self, id: ImageId, manifest: Digest) {
+        let manifests = self.manifests.entry(id).or_default();
+        manifests.retain(|known| *known != manifest);
+        manifests.push(manifest);
     }
 
     /// The image that `text` names: by name, short name, id or start of an id; and the name, if
@@ -66,6 +116,11 @@ impl Catalog {
     pub(super) fn find(&self, text: &str) -> Result<(ImageId, Option<Reference>)> {
         if let Some(found) = self.find_name(text)? {
             return Ok(found);
+        }
+        if let Ok(pinned) = RepoDigest::parse(text) {
+            let known = self.digests.iter().find(|(_, digests)| digests.contains(&pinned));
+            let missing = || Error::NotFound { kind: "image", name: text.to_owned() };
+            return known.map(|(id, _)| (*id, None)).ok_or_else(missing);
         }
         let prefix = text.strip_prefix("sha256:").unwrap_or(text);
         let mut ids = self.ids().filter(|id| !prefix.is_empty() && id.0.hex().starts_with(prefix));

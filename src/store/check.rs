@@ -93,12 +93,16 @@ impl Store {
             let catalog = self.catalog()?;
             let mut garbage = self.dead_staging()?;
             garbage.extend(self.orphans(&catalog, &BTreeSet::new())?);
+            garbage.extend(self.idle_downloads()?);
             for path in garbage {
                 collected.objects += 1;
                 collected.space += usage::size_of(&path)?;
             }
         }
         let transaction = self.begin()?;
+        for download in self.idle_downloads()? {
+            durable::remove_all(&download)?;
+        }
         self.bury_orphans(&transaction, &self.lock_exclusive()?)?;
         transaction.end()?;
         Ok(collected)
@@ -223,6 +227,7 @@ impl Store {
     fn live_paths(&self, sound: &Catalog, all: &Catalog) -> Result<BTreeSet<PathBuf>> {
         let layers = self.live_layers(sound)?;
         let mut live: BTreeSet<_> = all.ids().map(|id| self.layout.image(id)).collect();
+        live.extend(all.all_manifests().map(|digest| self.layout.blob(digest)));
         for chain in &layers {
             live.insert(self.layout.layer(chain));
             if let Ok(record) = self.layer(chain) {

@@ -167,5 +167,6 @@ pub(super) fn derived(
     };
     let bytes = derivation.config(base).map_err(invalid)?;
     let (id, config) = ImageConfig::parse(&bytes).map_err(invalid)?;
-    Ok(NewImage { id, layers: config.chain(), config: bytes, references })
+    let (layers, digests, manifest) = (config.chain(), Vec::new(), None);
+    Ok(NewImage { id, layers, config: bytes, references, digests, manifest })
 }

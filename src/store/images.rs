@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::image::{ChainId, ImageConfig, ImageId, Reference};
+use crate::image::{ChainId, ImageConfig, ImageId, Reference, RepoDigest};
 
 use super::catalog::Catalog;
 use super::lock::Exclusive;
@@ -22,6 +22,10 @@ pub(super) struct NewImage {
     pub(super) layers: Vec<ChainId>,
     /// The names that it gets.
     pub(super) references: Vec<Reference>,
+    /// Under which manifests a registry has it.
+    pub(super) digests: Vec<RepoDigest>,
+    /// The very bytes of the manifest that it came with.
+    pub(super) manifest: Option<Vec<u8>>,
 }
 
 /// An image of the store.
@@ -31,6 +35,8 @@ pub struct Image {
     pub id: ImageId,
     /// Its names, sorted.
     pub references: Vec<Reference>,
+    /// Under which manifests registries have it, sorted.
+    pub digests: Vec<RepoDigest>,
     /// When it was made, as its config says, RFC 3339.
     pub created: Option<String>,
     /// Bytes of the files in all its layers.
@@ -60,8 +66,8 @@ impl Store {
         for chain in &layers {
             size += self.layer(chain)?.size;
         }
-        let references = catalog.references(id);
-        Ok(Image { id: *id, references, created: config.created, size, layers })
+        let (references, digests) = (catalog.references(id), catalog.digests(id));
+        Ok(Image { id: *id, references, digests, created: config.created, size, layers })
     }
 
     /// The config of an image, which must still be what its id says.

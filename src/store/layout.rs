@@ -15,12 +15,13 @@ use super::containers::ContainerId;
 /// images/ID/config.json       the bytes of an image's config
 /// layers/CHAIN/layer.json     what the layer is
 /// layers/CHAIN/diff/          its tree, in overlayfs's form
-/// blobs/sha256/DIGEST         a layer's archive as it came
+/// blobs/sha256/DIGEST         a layer's archive, or an image's manifest, as it came
 /// containers/ID/container.json
 /// containers/ID/diff/         the writable layer (upperdir)
 /// containers/ID/work/         the workdir
 /// containers/ID/merged/       the default mount point
 /// empty/                      the lower of images without layers
+/// downloads/DIGEST            the part of a blob that came before its download broke off
 /// staging/NAME/               transactions under way; see [`super::transaction`]
 /// ```
 #[derive(Debug, Clone)]
@@ -38,13 +39,14 @@ impl Layout {
     }
 
     /// The directories that every store has.
-    pub(super) fn dirs(&self) -> [PathBuf; 6] {
+    pub(super) fn dirs(&self) -> [PathBuf; 7] {
         [
             self.images(),
             self.layers(),
             self.blobs(),
             self.containers(),
             self.staging(),
+            self.downloads(),
             self.empty(),
         ]
     }
@@ -63,6 +65,14 @@ impl Layout {
 
     pub(super) fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    pub(super) fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    pub(super) fn download(&self, digest: &Digest) -> PathBuf {
+        self.downloads().join(digest.hex())
     }
 
     pub(super) fn empty(&self) -> PathBuf {

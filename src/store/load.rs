@@ -5,14 +5,15 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
 use crate::archive::compress::{self, Compression};
+use crate::archive::watch::{Unwatched, Watch};
 use crate::archive::{Archive, ArchivedImage};
 use crate::error::{Error, Result};
 use crate::image::{ImageId, Reference};
 
 use super::Store;
-use super::images::NewImage;
-use super::layers::StagedLayers;
+use super::incoming::IncomingImage;
 use super::transaction::Transaction;
+use super::unpack::How;
 
 /// Where an archive comes from.
 #[derive(Debug)]
@@ -40,30 +41,21 @@ impl Store {
     /// Where the archive is not what it claims to be, in any digest too, or cannot be written;
     /// the store is then as it was.
     pub fn load(&self, source: Source<'_>) -> Result<Vec<Loaded>> {
+        self.load_watched(source, &Unwatched)
+    }
+
+    /// As [`Store::load`]; `watch` is told of each layer.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn load_watched(&self, source: Source<'_>, watch: &dyn Watch) -> Result<Vec<Loaded>> {
         let transaction = self.begin()?;
         let archive = open(source, &transaction)?;
         let images = archive.images()?;
-        let new: Vec<_> = images.iter().map(new_image).collect();
-        let mut staged = StagedLayers::default();
-        loop {
-            self.unpack(&images, &transaction, &mut staged)?;
-            if self.publish(&new, &staged, &transaction)? {
-                break;
-            }
-            // An image was removed while we relied on its layers: unpack those after all.
-        }
-        transaction.end()?;
-        let loaded = |image: NewImage| Loaded { id: image.id, references: image.references };
-        Ok(new.into_iter().map(loaded).collect())
-    }
-}
-
-fn new_image(image: &ArchivedImage) -> NewImage {
-    NewImage {
-        id: image.id,
-        config: image.config_bytes.clone(),
-        layers: image.config.chain(),
-        references: image.references.clone(),
+        let incoming: Vec<_> = images.iter().map(IncomingImage::of_archive).collect();
+        self.bring(&incoming, How::busy(watch), transaction)?;
+        let loaded = |image: ArchivedImage| Loaded { id: image.id, references: image.references };
+        Ok(images.into_iter().map(loaded).collect())
     }
 }
 

@@ -31,11 +31,19 @@ impl Store {
         for image in images {
             self.publish_image(image, transaction, &exclusive)?;
             catalog.add(image.id);
+            if let Some(manifest) = &image.manifest {
+                let digest = self.publish_manifest(manifest, transaction, &exclusive)?;
+                catalog.add_manifest(image.id, digest);
+            }
+            for pinned in &image.digests {
+                catalog.add_digest(image.id, pinned.clone());
+            }
             for reference in &image.references {
                 catalog.name(image.id, reference.clone());
             }
         }
         durable::sync_dir(&self.layout.images())?;
+        durable::sync_dir(&self.layout.blobs())?;
         if catalog != before {
             self.commit_catalog(&catalog, transaction, &exclusive)?;
         }

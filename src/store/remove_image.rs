@@ -54,7 +54,7 @@ impl Store {
     ) -> Result<Removed> {
         let names = catalog.references(&id);
         if let Some(name) = reference.filter(|_| names.len() > 1) {
-            catalog.unname(&name);
+            catalog.forget_name(&name);
             return Ok(Removed { untagged: vec![name], ..Removed::default() });
         }
         if names.len() > 1 && !force {
@@ -75,7 +75,7 @@ impl Store {
                 ),
             }),
             Some(_) => {
-                names.iter().for_each(|name| catalog.unname(name));
+                names.iter().for_each(|name| catalog.forget_name(name));
                 Ok(Removed { untagged: names, ..Removed::default() })
             }
             None => {

@@ -67,7 +67,9 @@ impl Store {
     pub(super) fn image_to_save(&self, catalog: &Catalog, id: &ImageId) -> Result<SavedImage> {
         let (bytes, config) = self.image_config_bytes(id)?;
         let chain = config.chain();
-        let layers = chain.iter().map(|chain| self.kept_layer(chain)).collect::<Result<_>>()?;
-        Ok(SavedImage { config: bytes, references: catalog.references(id), layers })
+        let layers =
+            chain.iter().map(|chain| self.kept_layer(chain)).collect::<Result<Vec<_>>>()?;
+        let manifest = self.kept_manifest(catalog, id, &layers)?;
+        Ok(SavedImage { config: bytes, manifest, references: catalog.references(id), layers })
     }
 }

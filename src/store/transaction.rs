@@ -135,7 +135,7 @@ impl Store {
         let catalog = self.catalog()?;
         let layers = self.live_layers(&catalog)?;
         let images = catalog.ids().map(|id| self.layout.image(id)).collect::<Vec<_>>();
-        let blobs = self.live_blobs(&layers)?;
+        let blobs = self.live_blobs(&catalog, &layers)?;
         let layers = layers.iter().map(|chain| self.layout.layer(chain)).collect::<Vec<_>>();
         let kinds = [
             (self.layout.images(), images),

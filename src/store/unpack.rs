@@ -1,4 +1,4 @@
-//! Unpacking the layers of an archive into a transaction, several at once.
+//! Unpacking the layers of images into a transaction, several at once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,18 +6,36 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::archive::{ArchivedImage, ArchivedLayer};
+use crate::archive::LayerSource;
+use crate::archive::watch::Watch;
 use crate::error::{Error, Result};
 use crate::image::ChainId;
 
 use super::Store;
-use super::blobs;
+use super::incoming::IncomingImage;
 use super::layers::{LayerRecord, StagedLayer, StagedLayers, copy_root, make_layer_dir};
 use super::transaction::Transaction;
 
+/// How layers are unpacked.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// How many at once.
+    pub(super) threads: usize,
+    /// Who is told.
+    pub(super) watch: &'a dyn Watch,
+}
+
+impl How<'_> {
+    /// As many at once as there are processors.
+    pub(super) fn busy(watch: &dyn Watch) -> How<'_> {
+        How { threads: thread::available_parallelism().map_or(1, usize::from), watch }
+    }
+}
+
 /// A layer to be unpacked.
 struct Task<'a> {
-    layer: &'a ArchivedLayer,
+    layer: &'a dyn LayerSource,
+    watch: &'a dyn Watch,
     chain: ChainId,
     parent: Option<ChainId>,
     dir: PathBuf,
@@ -31,12 +49,13 @@ impl Store {
     /// Unpacks the layers of `images` that are neither in the store nor in `staged`.
     pub(super) fn unpack(
         &self,
-        images: &[ArchivedImage],
+        images: &[IncomingImage<'_>],
+        how: How<'_>,
         transaction: &Transaction,
         staged: &mut StagedLayers,
     ) -> Result<()> {
-        let tasks = self.missing(images, transaction, staged);
-        let mut unpacked = at_once(&tasks)?;
+        let tasks = self.missing(images, how.watch, transaction, staged);
+        let mut unpacked = at_once(&tasks, how.threads)?;
         // An archive that does not speak of the root leaves it as it is in the layer below,
         // which may have it from the one below that: so from the lowest layer up.
         for image in images {
@@ -54,7 +73,8 @@ impl Store {
 
     fn missing<'a>(
         &self,
-        images: &'a [ArchivedImage],
+        images: &[IncomingImage<'a>],
+        watch: &'a dyn Watch,
         transaction: &Transaction,
         staged: &StagedLayers,
     ) -> Vec<Task<'a>> {
@@ -66,7 +86,7 @@ impl Store {
                 if !known && !staged.has(&chain) && !self.has_layer(&chain) {
                     let place = |kind: &str| transaction.path(format!("{kind}-{}", chain.0.hex()));
                     let (dir, blob) = (place("layer"), place("blob"));
-                    tasks.push(Task { layer, chain, parent, dir, blob });
+                    tasks.push(Task { layer: *layer, watch, chain, parent, dir, blob });
                 }
                 parent = Some(chain);
             }
@@ -75,14 +95,13 @@ impl Store {
     }
 }
 
-/// Runs the tasks on as many threads as there are processors. After a failure none is begun any
+/// Runs the tasks on so many threads. After a failure none is begun any
 /// more; of several failures the one of the first task is returned.
-fn at_once(tasks: &[Task<'_>]) -> Result<BTreeMap<ChainId, Unpacked>> {
+fn at_once(tasks: &[Task<'_>], threads: usize) -> Result<BTreeMap<ChainId, Unpacked>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
-    let processors = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        for _ in 0..processors.min(tasks.len()) {
+        for _ in 0..threads.min(tasks.len()) {
             scope.spawn(|| {
                 while let Some((i, task)) = take(tasks, &next) {
                     let outcome = task.run();
@@ -109,9 +128,9 @@ fn take<'a, 'b>(tasks: &'a [Task<'b>], next: &AtomicUsize) -> Option<(usize, &'a
 impl Task<'_> {
     fn run(&self) -> Result<Unpacked> {
         let tree = make_layer_dir(&self.dir)?;
-        let (unpacked, blob) = self.layer.unpack(&tree, blobs::create(&self.blob)?)?;
+        let (unpacked, blob) = self.layer.unpack(&tree, &self.blob, self.watch)?;
         let record = LayerRecord {
-            diff_id: self.layer.diff_id,
+            diff_id: self.layer.diff_id(),
             chain_id: self.chain,
             parent: self.parent,
             size: unpacked.bytes,

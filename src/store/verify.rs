@@ -48,6 +48,9 @@ impl Store {
         let mut chains = BTreeSet::new();
         for id in self.images_to_verify(names)? {
             found.images += 1;
+            if let Err(error) = self.verify_manifests(&self.catalog()?, &id) {
+                found.damage.push(damage(format!("image {id}"), &error));
+            }
             match self.image_config(&id) {
                 Ok(config) => chains.extend(config.chain()),
                 Err(error) => found.damage.push(damage(format!("image {id}"), &error)),

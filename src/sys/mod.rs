@@ -22,6 +22,7 @@ pub mod overlayfs;
 pub mod process;
 pub mod random;
 pub mod stat;
+pub mod terminal;
 pub mod tree;
 pub mod unmount;
 pub mod xattr;
