@@ -6,8 +6,9 @@
 //!
 //! The upper inode's link count says nothing about the merged tree: it counts the index entry,
 //! and not the names that are still lower only. The xattr `overlay.nlink` says how the merged
-//! count differs from the upper's (`U+n`, `U-n`), or, while names are being added, from the
-//! lower's (`L+n`), which does not change meanwhile.
+//! count differs from the upper's (`U+n`, `U-n`), or, while a lower name is being brought up, from
+//! the lower's (`L+n`), which does not change meanwhile. The lower's own count is kept beside it
+//! (`overlay.lower_nlink`), because not everybody may find the lower inode by its handle.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -56,6 +57,53 @@ impl Nlink {
             Nlink::Lower(n) => format!("L{n:+}").into_bytes(),
         }
     }
+}
+
+/// The merged link count of an indexed inode that has `own` links itself.
+pub fn merged_count(namespace: Namespace, of: Target<'_>, own: u32) -> FsResult<i64> {
+    let value = namespace.get(of, Mark::Nlink)?;
+    let own = i64::from(own);
+    Ok(match value.as_deref().and_then(Nlink::parse) {
+        Some(Nlink::Upper(more)) => own + more,
+        // Without the lower's count (a kernel mount stopped between two steps) what the upper
+        // has is certain.
+        Some(Nlink::Lower(more)) => lower_count(namespace, of)?.map_or(own - 1, |base| base + more),
+        None => own - 1,
+    })
+}
+
+/// Keeps the merged link count at `merged` whatever the inode's own becomes, until
+/// [`count_from_upper`]; `lower` is the lower's count where that is known.
+pub fn hold_count(
+    namespace: Namespace,
+    of: Target<'_>,
+    merged: i64,
+    lower: Option<u32>,
+) -> FsResult<()> {
+    let base = match lower_count(namespace, of)? {
+        Some(base) => base,
+        None => {
+            let base = lower.map_or(merged, i64::from);
+            namespace.set(of, Mark::LowerNlink, base.to_string().as_bytes())?;
+            base
+        }
+    };
+    namespace.set(of, Mark::Nlink, &Nlink::Lower(merged - base).to_bytes())
+}
+
+/// Lets the merged link count, which is `merged` now, follow the inode's own, which is `own` now.
+pub fn count_from_upper(
+    namespace: Namespace,
+    of: Target<'_>,
+    merged: i64,
+    own: u32,
+) -> FsResult<()> {
+    namespace.set(of, Mark::Nlink, &Nlink::Upper(merged - i64::from(own)).to_bytes())
+}
+
+fn lower_count(namespace: Namespace, of: Target<'_>) -> FsResult<Option<i64>> {
+    let value = namespace.get(of, Mark::LowerNlink)?;
+    Ok(value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()))
 }
 
 /// The index of one upper.
@@ -152,15 +200,22 @@ pub fn entry_name(origin: &Origin) -> OsString {
     OsString::from(hex::encode(origin.to_bytes()))
 }
 
-/// Removes the entries whose merged link count fell to nothing. Returns whether any are left.
+/// Removes the entries whose merged link count fell to nothing, and lets counts that a crash left
+/// held follow the upper again. Returns whether any are left.
 fn clean(fd: &OwnedFd, namespace: Namespace) -> FsResult<bool> {
     let mut left = false;
     for name in entries(fd)? {
         let entry = file::open_path_at(fd, &name)?;
         let stat = stat_fd(&entry)?;
-        let value = namespace.get(Target::fd(&entry), Mark::Nlink)?;
+        let of = Target::fd(&entry);
+        let value = namespace.get(of, Mark::Nlink)?;
         let unused = match value.as_deref().and_then(Nlink::parse) {
             Some(Nlink::Upper(n)) => i64::from(stat.nlink) + n <= 0,
+            Some(Nlink::Lower(_)) if lower_count(namespace, of)?.is_some() => {
+                let merged = merged_count(namespace, of, stat.nlink)?;
+                count_from_upper(namespace, of, merged, stat.nlink)?;
+                false
+            }
             _ => false,
         };
         if unused && !stat.is_dir() {

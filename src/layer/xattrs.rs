@@ -39,6 +39,9 @@ pub enum Mark {
     Whiteout,
     /// On an indexed inode: its link count beside the lower's.
     Nlink,
+    /// On an indexed inode: the lower's link count, from which `L` in [`Mark::Nlink`] counts. Ours
+    /// alone; the kernel asks the lower inode.
+    LowerNlink,
     /// On a directory of the index: the upper inode it stands for.
     Upper,
 }
@@ -53,6 +56,7 @@ impl Mark {
             Mark::Metacopy => "metacopy",
             Mark::Whiteout => "whiteout",
             Mark::Nlink => "nlink",
+            Mark::LowerNlink => "lower_nlink",
             Mark::Upper => "upper",
         }
     }

@@ -20,7 +20,7 @@ use super::node::{Alias, Node, RealKey};
 use super::place::At;
 use super::{Name, Overlay};
 use crate::error::{Errno, FsResult};
-use crate::layer::index::Nlink;
+use crate::layer::index::hold_count;
 use crate::layer::origin::Origin;
 use crate::layer::upper::Upper;
 use crate::layer::xattrs::{Mark, is_private};
@@ -180,15 +180,23 @@ impl Overlay {
             None => None,
         };
         match (staged, &indexed) {
-            (_, Some(file)) => node::link_fd(file, &fd, &alias.name)?,
+            (_, Some(file)) => {
+                let linked = node::link_fd(file, &fd, &alias.name);
+                if linked.is_err() {
+                    self.withdraw_from_index(entry.as_ref());
+                }
+                linked?;
+            }
             (Staged::Unnamed(file), None) => node::link_fd(file, &fd, &alias.name)?,
             (Staged::Named(name), None) => {
                 let staging = upper.work.staging();
                 node::rename(staging, name, &fd, &alias.name, RenameFlags::NOREPLACE)?;
             }
         }
-        if let Some(file) = &indexed {
-            self.set_link_count(upper, file, stat.nlink)?;
+        if let Some(file) = &indexed
+            && let Err(errno) = self.settle_link_count(upper, file)
+        {
+            tracing::warn!(%errno, "cannot update a link count; it is held until the next change");
         }
         // The copy is no change that users made: their directory keeps its times.
         if let Err(errno) = node::set_times(&fd, "".as_ref(), &times_of(&before)) {
@@ -223,9 +231,9 @@ impl Overlay {
             Staged::Unnamed(file) => file::reopen(file, OFlags::PATH)?,
             Staged::Named(name) => named(upper, name)?,
         };
-        // With the index entry as its only link it has as many names as the lower one.
-        let more = Nlink::Upper(i64::from(stat.nlink) - 1).to_bytes();
-        upper.set_mark(Target::fd(&file), Mark::Nlink, &more)?;
+        // It has as many names as the lower one, whichever of them are in the upper already.
+        let names = stat.nlink;
+        hold_count(upper.namespace, Target::fd(&file), names.into(), Some(names))?;
         match staged {
             Staged::Unnamed(file) => node::link_fd(file, &index, entry)?,
             Staged::Named(name) => {
@@ -237,6 +245,14 @@ impl Overlay {
             index.set_used();
         }
         Ok(file)
+    }
+
+    /// Takes back an entry that no name in the upper leads to.
+    fn withdraw_from_index(&self, entry: Option<&Name>) {
+        let Some(entry) = entry else { return };
+        if let Err(errno) = self.index_dir().and_then(|index| node::unlink(&index, entry)) {
+            tracing::warn!(%errno, "cannot take back an entry of the index");
+        }
     }
 
     /// From here on the node lies in the upper.
@@ -312,11 +328,16 @@ impl Overlay {
         dir: &super::directory::Directory,
         fd: &OwnedFd,
     ) -> FsResult<()> {
-        if dir.upper()?.set_impure() || !upper.has_xattrs {
+        let part = dir.upper()?;
+        if part.is_impure() || !upper.has_xattrs {
             return Ok(());
         }
-        let marked = upper.namespace.get(Target::fd(fd), Mark::Impure)?.is_some();
-        if marked { Ok(()) } else { upper.set_mark(Target::fd(fd), Mark::Impure, b"y") }
+        if upper.namespace.get(Target::fd(fd), Mark::Impure)?.is_none() {
+            upper.set_mark(Target::fd(fd), Mark::Impure, b"y")?;
+        }
+        // Not before it is on disk: what is copied up without it is not found by the next mount.
+        part.set_impure();
+        Ok(())
     }
 }
 

@@ -35,6 +35,10 @@ impl Overlay {
             self.copy_up(&node, if truncates { Data::Upto(0) } else { Data::All })?;
         }
         let (file, upper) = self.open_real(&node, flags)?;
+        if upper && flags.intersects(OFlags::DSYNC | OFlags::SYNC) {
+            // What is then written is as durable as the file's place is.
+            self.sync_file(&node, &file, true)?;
+        }
         if truncates && kill_suidgid {
             self.kill_privileges(&file)?;
         }
@@ -93,7 +97,16 @@ impl Overlay {
 
     /// Reads at `offset`; fewer bytes than `buffer` holds mean the end.
     pub fn read(&self, handle: HandleId, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
-        file::read_at(self.handle_file(handle)?, buffer, offset)
+        let handle = self.handles.get(handle)?;
+        let file = self.current_file(&handle)?;
+        if handle.is_upper() || !handle.node.is_upper() {
+            return file::read_at(file, buffer, offset);
+        }
+        // The data of a file whose attributes are in the upper ends where those say.
+        let size = self.at(&handle.node, At::stat)?.size;
+        let room = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = buffer.len().min(room);
+        file::read_at(file, buffer.get_mut(..length).unwrap_or_default(), offset)
     }
 
     /// Writes at `offset`. With `kill_suidgid` the writer may not keep suid, sgid and file
@@ -123,12 +136,25 @@ impl Overlay {
         let Some(upper) = self.upper.as_ref().filter(|_| node.is_upper()) else { return Ok(()) };
         if let Some(dir) = &node.dir {
             let fd = self.dir_fds.get(dir.upper()?)?;
-            return upper.sync(crate::sys::dir::open_dir(&fd, ".".as_ref())?, data_only);
+            // Filesystems differ in whether the entries are a directory's data.
+            return upper.sync(crate::sys::dir::open_dir(&fd, ".".as_ref())?, false);
         }
         match handle {
-            Some(handle) => upper.sync(self.handle_file(handle)?, data_only),
-            None => upper.sync(self.open_real(&node, OFlags::RDONLY)?.0, data_only),
+            Some(handle) => self.sync_file(&node, &*self.handle_file(handle)?, data_only),
+            None => self.sync_file(&node, &self.open_real(&node, OFlags::RDONLY)?.0, data_only),
         }
+    }
+
+    /// Syncs a file of the upper, open as `file`. After a copy-up its data alone is not enough: as
+    /// long as the name, or the mark that is gone, may be lost, the lower file would show again.
+    fn sync_file(&self, node: &Node, file: &OwnedFd, data_only: bool) -> FsResult<()> {
+        // Taken back before the call, not after it: a copy-up meanwhile sets it again.
+        let unsynced = node.take_place_unsynced();
+        let synced = self.upper()?.sync(file, data_only && !unsynced);
+        if unsynced && synced.is_err() {
+            node.set_place_unsynced();
+        }
+        synced
     }
 
     /// Closes an open file.

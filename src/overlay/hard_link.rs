@@ -13,7 +13,7 @@ use super::merge::Merged;
 use super::node::Node;
 use super::{Name, Overlay};
 use crate::error::{Errno, FsResult};
-use crate::layer::index::{Nlink, entry_name};
+use crate::layer::index::{self, Nlink, entry_name};
 use crate::layer::origin::Origin;
 use crate::layer::upper::{Present, Upper};
 use crate::layer::xattrs::{Mark, Namespace};
@@ -81,12 +81,7 @@ impl Overlay {
     /// The merged link count of an indexed file whose upper inode has the attributes `stat`.
     pub(super) fn merged_nlink(&self, fd: &OwnedFd, name: &OsStr, stat: &Stat) -> FsResult<u32> {
         let upper = self.upper()?;
-        let value = upper.namespace.get(Target::at(fd, name), Mark::Nlink)?;
-        let count = match value.as_deref().and_then(Nlink::parse) {
-            Some(Nlink::Upper(more)) => i64::from(stat.nlink) + more,
-            // A kernel mount stopped between two steps; what the upper has is certain.
-            Some(Nlink::Lower(_)) | None => i64::from(stat.nlink) - 1,
-        };
+        let count = index::merged_count(upper.namespace, Target::at(fd, name), stat.nlink)?;
         Ok(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
     }
 
@@ -116,12 +111,19 @@ impl Overlay {
         self.mark_impure(upper, dir, &fd)?;
         let before = stat_fd(&fd)?;
         self.redirect_data(upper, node, &held)?;
-        let merged = self.link_count_before(node, &held)?;
-        node::link_fd(&held, &fd, name)?;
-        if let Some(count) = merged {
-            self.set_link_count(upper, &held, count)?;
+        let indexed = node.state.lock().index().is_some();
+        if indexed {
+            let merged = self.merged_nlink(&held, OsStr::new(""), &stat_fd(&held)?)?;
+            index::hold_count(upper.namespace, Target::fd(&held), merged.into(), None)?;
         }
-        node::set_times(&fd, OsStr::new(""), &times_of(&before))?;
+        node::link_fd(&held, &fd, name)?;
+        // The name is there now; what fails from here on is made up for later.
+        if indexed && let Err(errno) = self.settle_link_count(upper, &held) {
+            tracing::warn!(%errno, "cannot update a link count; it is held until the next change");
+        }
+        if let Err(errno) = node::set_times(&fd, OsStr::new(""), &times_of(&before)) {
+            tracing::warn!(%errno, "cannot restore a directory's times after copy-up");
+        }
         let (kind, ino) = (node.kind(), node.state.lock().ino);
         let listed = Listed {
             name: name.clone(),
@@ -140,20 +142,26 @@ impl Overlay {
         self.occupant(dir, name).map(is_lower_only)
     }
 
-    fn link_count_before(&self, node: &Node, held: &OwnedFd) -> FsResult<Option<u32>> {
-        if node.state.lock().index().is_none() {
-            return Ok(None);
+    /// Lets the merged link count of an indexed file follow the upper inode's again, after it was
+    /// held while a lower name was brought up.
+    pub(super) fn settle_link_count(&self, upper: &Upper, held: &OwnedFd) -> FsResult<()> {
+        let own = stat_fd(held)?;
+        let of = Target::fd(held);
+        let value = upper.namespace.get(of, Mark::Nlink)?;
+        if !matches!(value.as_deref().and_then(Nlink::parse), Some(Nlink::Lower(_))) {
+            return Ok(());
         }
-        self.merged_nlink(held, OsStr::new(""), &stat_fd(held)?).map(Some)
+        let merged = self.merged_nlink(held, OsStr::new(""), &own)?;
+        index::count_from_upper(upper.namespace, of, merged.into(), own.nlink)
     }
 
-    /// Records the merged link count relative to what the upper inode has now. Until this is
-    /// done after a link was added, the count is too high, never too low: at worst an index
-    /// entry stays that nothing needs.
-    pub(super) fn set_link_count(&self, upper: &Upper, fd: &OwnedFd, count: u32) -> FsResult<()> {
-        let own = i64::from(stat_fd(fd)?.nlink);
-        let value = Nlink::Upper(i64::from(count) - own).to_bytes();
-        upper.set_mark(Target::fd(fd), Mark::Nlink, &value)
+    /// As [`Overlay::settle_link_count`], of a node; before its links change by a user's hand.
+    pub(super) fn settle_links_of(&self, upper: &Upper, node: &Arc<Node>) -> FsResult<()> {
+        if node.state.lock().index().is_none() {
+            return Ok(());
+        }
+        let held = self.at(node, super::place::At::path_fd)?;
+        self.settle_link_count(upper, &held)
     }
 
     /// Before a name of a lower hard link is removed or replaced: its group comes into the
@@ -179,6 +187,7 @@ impl Overlay {
         if node.state.lock().index().is_some() {
             self.copy_up(parent, Data::Attributes)?;
             self.ensure_upper_name(node, parent, name)?;
+            self.settle_links_of(self.upper()?, node)?;
         }
         Ok(())
     }
@@ -197,7 +206,10 @@ impl Overlay {
             state.set_index(None);
             node.set_dead(true);
         }
-        node::unlink(&dir, &entry)?;
+        // The name is gone, which was asked for; the next mount removes such an entry.
+        if let Err(errno) = node::unlink(&dir, &entry) {
+            tracing::warn!(%errno, "cannot remove an entry of the index; the next mount will");
+        }
         self.nodes.drop_keys(node);
         Ok(())
     }

@@ -76,9 +76,9 @@ impl LayerDir {
         self.impure.load(Ordering::Relaxed)
     }
 
-    /// Takes note that an entry with an origin is inside; returns whether that was known.
-    pub fn set_impure(&self) -> bool {
-        self.impure.swap(true, Ordering::Relaxed)
+    /// Takes note that an entry with an origin may be inside.
+    pub fn set_impure(&self) {
+        self.impure.store(true, Ordering::Relaxed);
     }
 
     /// The root of a layer.

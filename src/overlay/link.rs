@@ -49,6 +49,9 @@ impl Overlay {
             self.mark_impure(upper, dir, &fd)?;
         }
         self.redirect_data(upper, &file, &source)?;
+        if file.state.lock().index().is_some() {
+            self.settle_link_count(upper, &source)?;
+        }
         place_link(upper, &source, &fd, &name, occupant.present)?;
         let stat = stat_at(&fd, &name)?;
         self.gained_name(&file, &parent, &name, RealKey { dev: stat.dev, ino: stat.ino })?;

@@ -3,7 +3,7 @@
 //!
 //! The data comes up when something is about to change it: into the same inode, in place,
 //! because the mark still leads readers to the lower file until it is complete and durable. A
-//! crash in between leaves the mark.
+//! crash in between leaves the mark, and at most another modification time.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::layer::xattrs::Mark;
 use crate::layer::{LayerIndex, Probe};
 use crate::sys::stat::{Stat, stat_fd};
 use crate::sys::xattr::{self, Target};
-use crate::sys::{OFlags, OwnedFd, copy, node};
+use crate::sys::{OFlags, OwnedFd, copy, file, node};
 
 const CAPABILITY: &str = "security.capability";
 
@@ -152,22 +152,16 @@ impl Overlay {
             Data::Upto(length) => length.min(stat.size),
             Data::All | Data::Attributes => stat.size,
         };
-        // Writing takes the capabilities away, which belong to the file as it was.
-        let capability = xattr::get(Target::fd(&to), OsStr::new(CAPABILITY))?;
-        if length > 0 {
-            let from = open_lower(&source)?;
-            let whole = length == stat_fd(&from)?.size;
-            copy::content(&from, &to, length, whole)?;
-            crate::sys::file::truncate(&to, stat.size)?;
+        if let Err(errno) = fill_in_place(upper, &source, &to, &stat, length) {
+            // The mark still leads to the data: with its size and times the file is as it was.
+            let times = times_of(&stat);
+            let undone = file::truncate(&to, stat.size)
+                .and_then(|()| node::set_times(&to, OsStr::new(""), &times));
+            if let Err(errno) = undone {
+                tracing::warn!(%errno, "cannot undo a copy of data that failed");
+            }
+            return Err(errno);
         }
-        if let Some(value) = capability {
-            xattr::set(Target::fd(&to), OsStr::new(CAPABILITY), &value, XattrFlags::empty())?;
-        }
-        node::set_times(&to, OsStr::new(""), &times_of(&stat))?;
-        if length > 0 {
-            upper.sync(&to, false)?;
-        }
-        upper.namespace.remove(Target::fd(&to), Mark::Metacopy)?;
         node.now_upper(true);
         node.state.lock().drop_lower();
         self.counters.copied_up(FileType::RegularFile, false);
@@ -196,4 +190,35 @@ impl Overlay {
             None => Err(Errno::IO),
         }
     }
+}
+
+/// Brings the first `length` bytes into the upper file `to`, which is cut off there, and takes its
+/// mark away.
+///
+/// The mark goes last. Until then the data is read from the lower, as far as the size of `to`
+/// says: a crash leaves the old content or, once it is cut off, the new.
+fn fill_in_place(
+    upper: &Upper,
+    source: &At,
+    to: &OwnedFd,
+    stat: &Stat,
+    length: u64,
+) -> FsResult<()> {
+    // Writing takes the capabilities away, which belong to the file as it was.
+    let capability = xattr::get(Target::fd(to), OsStr::new(CAPABILITY))?;
+    if length > 0 {
+        let from = open_lower(source)?;
+        let whole = length == stat_fd(&from)?.size;
+        copy::content(&from, to, length, whole)?;
+    } else if stat.size > 0 {
+        file::truncate(to, 0)?;
+    }
+    if let Some(value) = capability {
+        xattr::set(Target::fd(to), OsStr::new(CAPABILITY), &value, XattrFlags::empty())?;
+    }
+    node::set_times(to, OsStr::new(""), &times_of(stat))?;
+    if length > 0 {
+        upper.sync(to, false)?;
+    }
+    upper.namespace.remove(Target::fd(to), Mark::Metacopy)
 }

@@ -72,6 +72,9 @@ const NO_XATTRS: u8 = 1 << 2;
 const DEAD: u8 = 1 << 3;
 /// Its own key leads to it; changes under the lock of the table's shard.
 const KEYED: u8 = 1 << 4;
+/// Its place in the upper may not be durable: a file that was not synced as a whole since it was
+/// looked up or copied up.
+const PLACE_UNSYNCED: u8 = 1 << 5;
 
 impl Node {
     /// A node whose kind and place were just found; it gets its id from the table.
@@ -87,7 +90,7 @@ impl Node {
             Some(dir) => dir.upper.get().is_some(),
             None => !state.has_lower_data(),
         };
-        let mut flags = if in_upper { IN_UPPER } else { 0 };
+        let mut flags = PLACE_UNSYNCED | if in_upper { IN_UPPER } else { 0 };
         if data_in_upper {
             flags |= DATA_IN_UPPER;
         }
@@ -152,7 +155,17 @@ impl Node {
     /// From here on it lies in the upper, with its data or without.
     pub fn now_upper(&self, with_data: bool) {
         let data = if with_data { DATA_IN_UPPER } else { 0 };
-        self.set(IN_UPPER | data, true);
+        self.set(PLACE_UNSYNCED | IN_UPPER | data, true);
+    }
+
+    /// Whether its place in the upper may not be durable; from now on it is taken to be so.
+    pub fn take_place_unsynced(&self) -> bool {
+        self.flags.fetch_and(!PLACE_UNSYNCED, Ordering::AcqRel) & PLACE_UNSYNCED != 0
+    }
+
+    /// Takes note that its place in the upper may not be durable after all.
+    pub fn set_place_unsynced(&self) {
+        self.set(PLACE_UNSYNCED, true);
     }
 
     /// Whether it is known to have no xattr that users see.

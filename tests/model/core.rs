@@ -30,6 +30,7 @@ const FILE: u32 = 0o100_000;
 #[derive(Debug)]
 pub(crate) struct Core<'a> {
     scene: &'a Scene,
+    metacopy: Option<bool>,
     /// `None` only between two mounts.
     fs: Option<Overlay>,
     /// The lookups that the operation in hand has counted: forgotten at its end, so that nodes
@@ -47,15 +48,49 @@ struct Held {
 
 impl<'a> Core<'a> {
     pub(crate) fn new(scene: &'a Scene) -> Self {
-        let (counted, held) = (RefCell::default(), BTreeMap::new());
-        Core { scene, fs: Some(open(scene)), counted, held }
+        Core::with_metacopy(scene, None)
     }
 
-    fn fs(&self) -> &Overlay {
+    /// With `metacopy` as the option says.
+    pub(crate) fn with_metacopy(scene: &'a Scene, metacopy: Option<bool>) -> Self {
+        let (counted, held) = (RefCell::default(), BTreeMap::new());
+        let fs = Some(open(scene, metacopy));
+        Core { scene, metacopy, fs, counted, held }
+    }
+
+    /// The content of a file.
+    pub(crate) fn read(&self, path: &Path) -> Vec<u8> {
+        let opened = self.fs().open(self.walk(path).unwrap().node, OFlags::RDONLY, false).unwrap();
+        let content = self.read_all(opened.handle).unwrap();
+        self.fs().release(opened.handle);
+        content
+    }
+
+    /// Ends the mount as an unmount does.
+    pub(crate) fn close(&mut self) {
+        if let Some(fs) = self.fs.take() {
+            fs.shutdown();
+        }
+    }
+
+    /// Ends the mount as the end of the process would.
+    pub(crate) fn abandon(&mut self) {
+        self.fs = None;
+    }
+
+    /// Ends the mount and makes the next, whatever is still looked up or open.
+    pub(crate) fn reopen(&mut self) {
+        self.close();
+        self.fs = Some(open(self.scene, self.metacopy));
+    }
+
+    /// The overlay itself.
+    pub(crate) fn fs(&self) -> &Overlay {
         self.fs.as_ref().unwrap()
     }
 
-    fn walk(&self, path: &Path) -> Result<Entry, Errno> {
+    /// What a path leads to; one lookup of it stays counted until the next operation.
+    pub(crate) fn walk(&self, path: &Path) -> Result<Entry, Errno> {
         let stat = self.fs().getattr(NodeId::ROOT, None)?;
         let mut here = Entry { node: NodeId::ROOT, stat };
         for name in path {
@@ -480,7 +515,8 @@ impl<'a> Core<'a> {
             .collect()
     }
 
-    fn forget_counted(&self) {
+    /// Takes back the lookups that were counted.
+    pub(crate) fn forget_counted(&self) {
         for node in self.counted.borrow_mut().drain(..) {
             self.fs().forget(node, 1);
         }
@@ -516,7 +552,7 @@ impl Subject for Core<'_> {
         let left: Vec<_> = left.filter(|name| name != "index").collect();
         assert!(left.is_empty(), "the workdir is not empty: {left:?}");
         self.fs = None;
-        self.fs = Some(open(self.scene));
+        self.fs = Some(open(self.scene, self.metacopy));
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -528,11 +564,12 @@ impl Subject for Core<'_> {
     }
 }
 
-fn open(scene: &Scene) -> Overlay {
+fn open(scene: &Scene, metacopy: Option<bool>) -> Overlay {
     let (upperdir, workdir) = (scene.upper.clone(), scene.work.clone());
     let options = Options {
         lowerdirs: scene.lowers.clone(),
         upper: Some(UpperOption { upperdir, workdir }),
+        metacopy,
         ..Options::default()
     };
     Overlay::new(&options).unwrap()

@@ -74,6 +74,19 @@ fn look_for(need: &str) -> Result<(), String> {
             false => Err(format!("{tool} is not in PATH")),
         };
     }
+    if let Some(name) = need.strip_prefix("filesystem:") {
+        let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let loads = || {
+            let probed = std::process::Command::new("modprobe").args(["-q", name]).status();
+            probed.is_ok_and(|status| status.success())
+        };
+        return match known.lines().any(|line| line.split_whitespace().last() == Some(name))
+            || loads()
+        {
+            true => Ok(()),
+            false => Err(format!("the kernel has no {name}")),
+        };
+    }
     match need {
         "root" if rustix::process::geteuid().is_root() => Ok(()),
         "root" => Err("the tests do not run as root".to_owned()),

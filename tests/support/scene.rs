@@ -44,7 +44,18 @@ impl Scene {
 
     /// Makes the layers of `spec`.
     pub(crate) fn from_spec(spec: &SceneSpec) -> Scene {
-        let scene = Scene::empty(spec.lowers.len());
+        Scene::build(spec, scratch())
+    }
+
+    /// As [`Scene::new`], in memory unless `PLYFS_TEST_DIR` says where: for tests that make
+    /// thousands, to which durability means nothing.
+    pub(crate) fn in_memory(text: &str) -> Scene {
+        let place = std::env::var_os("PLYFS_TEST_DIR").unwrap_or_else(|| "/dev/shm".into());
+        Scene::build(&SceneSpec::parse(text), scratch_in(&PathBuf::from(place)))
+    }
+
+    fn build(spec: &SceneSpec, base: tempfile::TempDir) -> Scene {
+        let scene = Scene::empty_in(spec.lowers.len(), base);
         build_layer(&scene.upper, &spec.upper);
         for (root, layer) in scene.lowers.iter().zip(&spec.lowers) {
             build_layer(root, layer);
@@ -54,7 +65,11 @@ impl Scene {
 
     /// Makes an upper and `lowers` empty lowers.
     pub(crate) fn empty(lowers: usize) -> Scene {
-        let base = scratch();
+        Scene::empty_in(lowers, scratch())
+    }
+
+    /// As [`Scene::empty`], in `base`.
+    fn empty_in(lowers: usize, base: tempfile::TempDir) -> Scene {
         let make = |name: String| {
             let path = base.path().join(name);
             fs::create_dir(&path).unwrap();
@@ -113,10 +128,13 @@ impl Scene {
 /// temporary files; it must be able to be an overlayfs upper.
 pub(crate) fn scratch() -> tempfile::TempDir {
     let place = std::env::var_os("PLYFS_TEST_DIR").map(PathBuf::from);
-    let place = place.unwrap_or_else(std::env::temp_dir);
+    scratch_in(&place.unwrap_or_else(std::env::temp_dir))
+}
+
+fn scratch_in(place: &Path) -> tempfile::TempDir {
     let made = tempfile::Builder::new()
         .prefix("plyfs-test-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir_in(&place);
+        .tempdir_in(place);
     made.unwrap_or_else(|error| panic!("no scratch directory in {}: {error}", place.display()))
 }

@@ -1,0 +1,205 @@
+//! Power cuts: the upper lies on a disk that remembers each write, and is looked at as it was at
+//! random moments of a load. What fsync and rename promised is there, a copied-up file has its old
+//! content or its new one, and the filesystem's own checker finds nothing.
+//!
+//! `PLYFS_CUT_SECONDS` goes on for longer; `scripts/power-cut` does that.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as expected"
+)]
+
+mod model;
+mod power;
+mod support;
+mod workload;
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use model::Subject;
+use model::core::Core;
+use plyfs::overlay::Overlay;
+use plyfs::overlay::options::UpperOption;
+use power::disk::{Disk, Image};
+use power::{Filesystem, Mounted};
+use support::{Driver, Options, Scene, require};
+use workload::{Chance, Findings, Load, Promise};
+
+/// Stories of one load, and moments of it that are looked at.
+const STORIES: usize = 54;
+const CUTS: usize = 36;
+const THREADS: usize = 3;
+
+/// What was tried.
+#[derive(Debug, Default)]
+struct Tally {
+    loads: usize,
+    cuts: usize,
+    events: usize,
+    steps: usize,
+    promises: usize,
+    half_renamed: usize,
+    checks: usize,
+}
+
+fn available(filesystem: Filesystem) -> bool {
+    let needs = ["root", "fuse", "tool:losetup"].into_iter().chain(filesystem.needs());
+    needs.into_iter().all(require)
+}
+
+fn cut(filesystem: Filesystem) {
+    if !available(filesystem) {
+        return;
+    }
+    let seconds = std::env::var("PLYFS_CUT_SECONDS").map_or(0, |text| text.parse().unwrap());
+    let start = Instant::now();
+    let mut chance = Chance::new(filesystem.name());
+    let mut tally = Tally::default();
+    loop {
+        one_load(filesystem, &mut chance, &mut tally);
+        if start.elapsed() >= Duration::from_secs(seconds) {
+            break;
+        }
+    }
+    println!("{}: {tally:?}", filesystem.name());
+}
+
+/// One load, and what the disk held at many moments of it.
+fn one_load(filesystem: Filesystem, chance: &mut Chance, tally: &mut Tally) {
+    let mut scene = Scene::empty(1);
+    let load = Load::new(&scene.lowers[0], STORIES);
+    let mut disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
+    filesystem.make(disk.device());
+    let place = scene.place("backing");
+    let backing = Mounted::new(filesystem, disk.device(), &place, "noatime");
+    (scene.upper, scene.work) = (place.join("upper"), place.join("work"));
+    std::fs::create_dir(&scene.upper).unwrap();
+    std::fs::create_dir(&scene.work).unwrap();
+    power::run(std::process::Command::new("sync").arg("--file-system").arg(&scene.upper));
+    let before = disk.rewind();
+
+    let mount = scene.mount();
+    load.run(mount.root(), THREADS, &|| disk.moment(), &AtomicBool::new(false));
+    let log = disk.log();
+    drop(mount);
+    drop(backing);
+    let states = load.states(&scene.lowers[0], &scene.place("plain"));
+
+    tally.loads += 1;
+    tally.events += log.len();
+    for _ in 0..CUTS {
+        let cut = chance.below(log.len() as u64 + 1) as usize;
+        // On every other disk a part of what was not flushed is lost.
+        let mut coin = || chance.below(2) == 0;
+        let loses = coin();
+        let image =
+            before.replayed(&log, cut, loses.then_some(&mut coin as &mut dyn FnMut() -> bool));
+        disk.replace(image);
+        let what = format!("{} at {cut} of {} ({loses})", filesystem.name(), log.len());
+        let findings = look(filesystem, &disk, &scene, &load, &states, cut as u64);
+        assert!(findings.lost.is_empty(), "{what}: lost\n  {}", findings.lost.join("\n  "));
+        // What btrfs brings back after a crash may have a rename's new name without the whiteout
+        // that the same call left at the old one; overlayfs shows the same there.
+        tally.half_renamed += findings.half_renamed.len();
+        let shown = findings.half_renamed.join("\n  ");
+        assert!(filesystem == Filesystem::Btrfs || shown.is_empty(), "{what}: {shown}");
+        let (steps, promises) = load.counts(cut as u64);
+        tally.cuts += 1;
+        tally.steps += steps;
+        tally.promises += promises;
+        if chance.below(4) == 0 {
+            tally.checks += 1;
+            filesystem.check(disk.device()).unwrap_or_else(|found| panic!("{what}: {found}"));
+        }
+    }
+}
+
+/// Mounts what a disk holds and compares it with what must be there.
+fn look(
+    filesystem: Filesystem,
+    disk: &Disk,
+    scene: &Scene,
+    load: &Load,
+    states: &workload::States,
+    cut: u64,
+) -> Findings {
+    let _backing = Mounted::new(filesystem, disk.device(), &scene.place("backing"), "noatime");
+    let mut core = Core::new(scene);
+    let seen = core.snapshot();
+    let read = |path: &Path| core.read(path);
+    let findings = load.check(states, &seen, &read, cut, Promise::Synced);
+    core.close();
+    findings
+}
+
+#[test]
+fn nothing_promised_is_lost_on_ext4() {
+    cut(Filesystem::Ext4);
+}
+
+#[test]
+fn nothing_promised_is_lost_on_xfs() {
+    cut(Filesystem::Xfs);
+}
+
+#[test]
+fn nothing_promised_is_lost_on_btrfs() {
+    cut(Filesystem::Btrfs);
+}
+
+/// A volatile mount promises nothing; after a cut in which anything of it reached the disk, it is
+/// refused.
+#[test]
+fn a_volatile_mount_is_refused_after_a_cut() {
+    if !available(Filesystem::Ext4) {
+        return;
+    }
+    let mut scene = Scene::empty(1);
+    let load = Load::new(&scene.lowers[0], STORIES);
+    let filesystem = Filesystem::Ext4;
+    let mut disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
+    filesystem.make(disk.device());
+    let place = scene.place("backing");
+    let backing = Mounted::new(filesystem, disk.device(), &place, "noatime,commit=1");
+    (scene.upper, scene.work) = (place.join("upper"), place.join("work"));
+    std::fs::create_dir(&scene.upper).unwrap();
+    std::fs::create_dir(&scene.work).unwrap();
+    power::run(std::process::Command::new("sync").arg("--file-system").arg(&scene.upper));
+    let before = disk.rewind();
+    let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["volatile"]));
+    load.run(mount.root(), THREADS, &|| disk.moment(), &AtomicBool::new(false));
+    // No fsync reached the disk: what is on it got there by the kernel's own timer.
+    std::thread::sleep(Duration::from_secs(3));
+    let log = disk.log();
+    drop(mount);
+    drop(backing);
+    let mut chance = Chance::new("volatile");
+    let (mut refused, mut untouched) = (0, 0);
+    for n in 0..12 {
+        let cut = if n == 0 { log.len() } else { chance.below(log.len() as u64) as usize };
+        disk.replace(before.replayed(&log, cut, None));
+        let _backing = Mounted::new(filesystem, disk.device(), &place, "noatime");
+        let upper = UpperOption { upperdir: scene.upper.clone(), workdir: scene.work.clone() };
+        let lowerdirs = scene.lowers.clone();
+        let options =
+            plyfs::overlay::Options { lowerdirs, upper: Some(upper), ..Default::default() };
+        match Overlay::new(&options) {
+            Err(error) => {
+                assert!(error.to_string().contains("volatile"), "{error}");
+                refused += 1;
+            }
+            Ok(fs) => {
+                assert_eq!(support::names(&scene.upper), [""; 0], "cut at {cut}");
+                fs.shutdown();
+                untouched += 1;
+            }
+        }
+    }
+    println!("volatile: {refused} refused, {untouched} untouched");
+    assert!(refused > 0);
+}
