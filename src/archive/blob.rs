@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compress::{self, Compression};
 use super::verify::Verified;
+use super::watch::Telling;
 use crate::error::{Error, Result};
 use crate::image::{DiffId, Digest};
 
@@ -41,24 +42,36 @@ impl KeptLayer {
     ///
     /// # Errors
     /// Where the file cannot be read or is not what it was, and those of `consume`.
-    pub fn read<T>(&self, consume: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+    pub fn read<T>(
+        &self,
+        telling: Telling<'_>,
+        consume: impl FnOnce(&mut dyn Read) -> Result<T>,
+    ) -> Result<T> {
         let promise = (self.blob.digest, self.blob.size);
-        let mut blob = Verified::new(self.open()?, self.name(), Some(promise));
-        let outcome = consume(&mut blob);
-        blob.finish()?;
-        outcome
+        telling.while_reading(self.diff_id.0, self.blob.size, self.open()?, |bytes| {
+            let mut blob = Verified::new(bytes, self.name(), Some(promise));
+            let outcome = consume(&mut blob);
+            blob.finish()?;
+            outcome
+        })
     }
 
     /// As [`KeptLayer::read`], uncompressed.
     ///
     /// # Errors
     /// As [`KeptLayer::read`].
-    pub fn read_plain<T>(&self, consume: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
-        let plain = compress::decompressed(self.open()?, &self.name())?;
-        let mut plain = Verified::diff(plain, self.name(), self.diff_id);
-        let outcome = consume(&mut plain);
-        plain.finish()?;
-        outcome
+    pub fn read_plain<T>(
+        &self,
+        telling: Telling<'_>,
+        consume: impl FnOnce(&mut dyn Read) -> Result<T>,
+    ) -> Result<T> {
+        telling.while_reading(self.diff_id.0, self.blob.size, self.open()?, |bytes| {
+            let plain = compress::decompressed(bytes, &self.name())?;
+            let mut plain = Verified::diff(plain, self.name(), self.diff_id);
+            let outcome = consume(&mut plain);
+            plain.finish()?;
+            outcome
+        })
     }
 
     fn open(&self) -> Result<File> {

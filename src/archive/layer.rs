@@ -10,7 +10,7 @@ use super::files::Section;
 use super::pipe;
 use super::tar_read::{self, Unpacked};
 use super::verify::{self, Verified};
-use super::watch::{Stage, Watch, Watched};
+use super::watch::{Stage, Telling, Watch, Watched};
 use crate::error::{Error, Result};
 use crate::image::{DiffId, Digest};
 
@@ -46,12 +46,7 @@ impl LayerSource for ArchivedLayer {
 
     fn unpack(&self, into: &Path, keep: &Path, watch: &dyn Watch) -> Result<(Unpacked, Blob)> {
         let keep = File::create_new(keep).map_err(|e| Error::std_io("create", keep, &e))?;
-        let (stage, layer) = (Stage::Unpack, self.diff_id.0);
-        watch.begin(stage, &layer, Some(self.section.len()));
-        let section = Watched::new(self.section.clone(), watch, stage, layer);
-        let outcome = self.unpack_as_it_came(section, into, keep);
-        watch.end(stage, &layer);
-        outcome
+        self.telling(watch, |section| self.unpack_as_it_came(section, into, keep))
     }
 }
 
@@ -92,12 +87,16 @@ impl ArchivedLayer {
     /// # Errors
     /// As [`LayerSource::unpack`].
     pub fn unpack_only(&self, into: &Path, watch: &dyn Watch) -> Result<(Unpacked, (Digest, u64))> {
-        let (stage, layer) = (Stage::Unpack, self.diff_id.0);
-        watch.begin(stage, &layer, Some(self.section.len()));
-        let section = Watched::new(self.section.clone(), watch, stage, layer);
-        let outcome = self.unpack_plain(section, into, None);
-        watch.end(stage, &layer);
-        outcome
+        self.telling(watch, |section| self.unpack_plain(section, into, None))
+    }
+
+    fn telling<'a, T>(
+        &self,
+        watch: &'a dyn Watch,
+        work: impl FnOnce(Watched<'a, Section>) -> T,
+    ) -> T {
+        let telling = Telling { watch, stage: Stage::Unpack };
+        telling.while_reading(self.diff_id.0, self.section.len(), self.section.clone(), work)
     }
 
     fn unpack_as_it_came(

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::blob::{Blob, KeptLayer};
 use super::compress::Compression;
 use super::verify::read_error;
+use super::watch::{Stage, Telling, Watch};
 use crate::error::{Error, Result};
 use crate::image::Digest;
 use crate::image::digest::Hasher;
@@ -21,7 +22,13 @@ const ZSTD_LEVEL: i32 = 3;
 /// # Errors
 /// Where the layer is not what it was, `to` cannot be written, or archives are not written in
 /// that compression.
-pub fn recompress(layer: &KeptLayer, by: Compression, to: &Path) -> Result<Blob> {
+pub fn recompress(
+    layer: &KeptLayer,
+    by: Compression,
+    to: &Path,
+    watch: &dyn Watch,
+) -> Result<Blob> {
+    let telling = Telling { watch, stage: Stage::Write };
     let failed = |error: &io::Error| Error::std_io("write", to, error);
     let file = File::create_new(to).map_err(|error| failed(&error))?;
     let mut out = Hashed { out: BufWriter::new(file), hasher: Hasher::new(), size: 0 };
@@ -30,13 +37,13 @@ pub fn recompress(layer: &KeptLayer, by: Compression, to: &Path) -> Result<Blob>
             let level = flate2::Compression::new(GZIP_LEVEL);
             // Without name and time, which would differ.
             let mut gzip = flate2::GzBuilder::new().write(&mut out, level);
-            layer.read_plain(|plain| copy(plain, &mut gzip, layer, to))?;
+            layer.read_plain(telling, |plain| copy(plain, &mut gzip, layer, to))?;
             gzip.finish().map_err(|error| failed(&error))?;
         }
         Compression::Zstd => {
             let mut zstd = zstd::stream::write::Encoder::new(&mut out, ZSTD_LEVEL)
                 .map_err(|error| failed(&error))?;
-            layer.read_plain(|plain| copy(plain, &mut zstd, layer, to))?;
+            layer.read_plain(telling, |plain| copy(plain, &mut zstd, layer, to))?;
             zstd.finish().map_err(|error| failed(&error))?;
         }
         Compression::Plain | Compression::Bzip2 | Compression::Xz => {

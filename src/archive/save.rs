@@ -13,6 +13,7 @@ use super::blob::{Blob, KeptLayer};
 use super::tar_sink::{Head, TarSink};
 use super::tar_stream::Kind;
 use super::verify::read_error;
+use super::watch::{Stage, Telling, Watch};
 use crate::error::{Error, Result};
 use crate::image::manifest::{self, Document, media_type};
 use crate::image::{Digest, Reference};
@@ -48,7 +49,8 @@ impl SavedImage {
 ///
 /// # Errors
 /// Where a layer is not what it was, or `out` cannot be written.
-pub fn docker_archive(images: &[SavedImage], out: &mut dyn Write) -> Result<()> {
+pub fn docker_archive(images: &[SavedImage], out: &mut dyn Write, watch: &dyn Watch) -> Result<()> {
+    let telling = Telling { watch, stage: Stage::Save };
     let mut tar = Tar(TarSink::new(out)?);
     let mut written = BTreeSet::new();
     let mut entries = Vec::new();
@@ -58,7 +60,7 @@ pub fn docker_archive(images: &[SavedImage], out: &mut dyn Write) -> Result<()> 
             let name = format!("{}.tar", layer.diff_id.0.hex());
             if written.insert(name.clone()) {
                 let size = layer.blob.plain_size;
-                layer.read_plain(|content| tar.put(&name, size, content))?;
+                layer.read_plain(telling, |content| tar.put(&name, size, content))?;
             }
             names.push(name);
         }
@@ -78,11 +80,11 @@ pub fn docker_archive(images: &[SavedImage], out: &mut dyn Write) -> Result<()> 
 ///
 /// # Errors
 /// As [`docker_archive`].
-pub fn oci_archive(images: &[SavedImage], out: &mut dyn Write) -> Result<()> {
+pub fn oci_archive(images: &[SavedImage], out: &mut dyn Write, watch: &dyn Watch) -> Result<()> {
     let mut tar = Tar(TarSink::new(out)?);
     tar.directory("blobs/")?;
     tar.directory("blobs/sha256/")?;
-    oci_layout(images, &mut tar)?;
+    oci_layout(images, &mut tar, watch)?;
     tar.0.finish()
 }
 
@@ -90,10 +92,10 @@ pub fn oci_archive(images: &[SavedImage], out: &mut dyn Write) -> Result<()> {
 ///
 /// # Errors
 /// As [`docker_archive`]; `dir` then holds a part.
-pub fn oci_directory(images: &[SavedImage], dir: &Path) -> Result<()> {
+pub fn oci_directory(images: &[SavedImage], dir: &Path, watch: &dyn Watch) -> Result<()> {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(|e| Error::std_io("create directory", &blobs, &e))?;
-    oci_layout(images, &mut Directory(dir.to_path_buf()))
+    oci_layout(images, &mut Directory(dir.to_path_buf()), watch)
 }
 
 /// Where the files of an archive go.
@@ -106,7 +108,8 @@ trait Place {
     }
 }
 
-fn oci_layout(images: &[SavedImage], to: &mut dyn Place) -> Result<()> {
+fn oci_layout(images: &[SavedImage], to: &mut dyn Place, watch: &dyn Watch) -> Result<()> {
+    let telling = Telling { watch, stage: Stage::Save };
     to.put_bytes("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let mut written = BTreeSet::new();
     let mut entries = Vec::new();
@@ -114,7 +117,7 @@ fn oci_layout(images: &[SavedImage], to: &mut dyn Place) -> Result<()> {
         for layer in &image.layers {
             if written.insert(layer.blob.digest) {
                 let name = blob_name(&layer.blob.digest);
-                layer.read(|content| to.put(&name, layer.blob.size, content))?;
+                layer.read(telling, |content| to.put(&name, layer.blob.size, content))?;
             }
         }
         let manifest = image.oci_manifest();

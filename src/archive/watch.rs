@@ -31,6 +31,36 @@ pub trait Watch: Sync {
     fn end(&self, stage: Stage, layer: &Digest);
 }
 
+/// Who is told of what is done with one layer after the other.
+#[derive(Clone, Copy)]
+#[allow(missing_debug_implementations, reason = "who watches may be anything")]
+pub struct Telling<'a> {
+    /// Who.
+    pub watch: &'a dyn Watch,
+    /// What is done.
+    pub stage: Stage,
+}
+
+impl<'a> Telling<'a> {
+    /// Nobody is told.
+    pub const NOBODY: Telling<'static> = Telling { watch: &Unwatched, stage: Stage::Verify };
+
+    /// Tells of all that `work` reads from `inner`, which are the `bytes` of `layer`.
+    pub fn while_reading<R: Read, T>(
+        self,
+        layer: Digest,
+        bytes: u64,
+        inner: R,
+        work: impl FnOnce(Watched<'a, R>) -> T,
+    ) -> T {
+        let Telling { watch, stage } = self;
+        watch.begin(stage, &layer, Some(bytes));
+        let outcome = work(Watched { inner, watch, stage, layer });
+        watch.end(stage, &layer);
+        outcome
+    }
+}
+
 /// Nobody.
 #[derive(Debug, Clone, Copy)]
 pub struct Unwatched;
@@ -48,13 +78,6 @@ pub struct Watched<'a, R> {
     watch: &'a dyn Watch,
     stage: Stage,
     layer: Digest,
-}
-
-impl<'a, R: Read> Watched<'a, R> {
-    /// The layer was begun with before.
-    pub fn new(inner: R, watch: &'a dyn Watch, stage: Stage, layer: Digest) -> Self {
-        Watched { inner, watch, stage, layer }
-    }
 }
 
 impl<R: Read> Read for Watched<'_, R> {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::store::Repair;
 
 use super::json_flag::JsonFlag;
-use super::progress::Progress;
+use super::progress::Bars;
 use super::{Context, output};
 
 /// Check the content of images against their digests
@@ -26,9 +26,9 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(self, context: &Context) -> Result<()> {
-        let progress = Progress::count("Verifying layers", self.json.is_set());
-        let found = context.store()?.verify(&self.images, &mut || progress.step())?;
-        drop(progress);
+        let bars = Bars::new(self.json.is_set());
+        let found = context.store()?.verify(&self.images, &bars)?;
+        drop(bars);
         let shown = |path: &Option<Vec<u8>>| path.as_deref().map(output::escaped);
         if self.json.is_set() {
             let damage = found.damage.iter().map(

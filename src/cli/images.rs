@@ -13,7 +13,7 @@ use crate::image::{Reference, Timestamp};
 use crate::store::{Image, Source};
 
 use super::json_flag::JsonFlag;
-use super::progress::Progress;
+use super::progress::Bars;
 use super::{Context, output};
 
 /// Load images from an archive
@@ -38,9 +38,9 @@ impl Load {
             Some(path) if path.as_os_str() != "-" => Source::Path(path),
             _ => Source::Stream(standard_input()?),
         };
-        let progress = Progress::time("Loading", self.quiet);
-        let all = context.store()?.load(source)?;
-        drop(progress);
+        let bars = Bars::new(self.quiet);
+        let all = context.store()?.load_watched(source, &bars)?;
+        drop(bars);
         for loaded in all {
             if self.quiet {
                 continue;

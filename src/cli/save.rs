@@ -1,14 +1,14 @@
 //! `save`: images as an archive.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::store::ArchiveForm;
 
-use super::progress::Progress;
+use super::progress::Bars;
 use super::{Context, target};
 
 /// Write images as an archive
@@ -51,13 +51,13 @@ impl Save {
                 let Some(dir) = self.output.filter(|dir| dir.as_os_str() != "-") else {
                     return Err(Error::option("--output", "oci-dir needs a directory to write"));
                 };
-                let _progress = Progress::time("Saving", false);
-                return target::directory(&dir, |dir| store.save_directory(&self.images, dir));
+                let bars = Bars::new(false);
+                let write = |dir: &Path| store.save_directory(&self.images, dir, &bars);
+                return target::directory(&dir, write);
             }
         };
-        let progress = Progress::bytes("Saving");
-        let write =
-            |out: &mut dyn Write| store.save(&self.images, form, &mut progress.counting(out));
+        let bars = Bars::new(false);
+        let write = |out: &mut dyn Write| store.save(&self.images, form, out, &bars);
         target::write(self.output.as_deref(), write)
     }
 }

@@ -64,6 +64,9 @@ impl ImageConfig {
     pub fn parse(bytes: &[u8]) -> Result<(ImageId, ImageConfig), ParseError> {
         let config: ImageConfig =
             serde_json::from_slice(bytes).map_err(|e| ParseError::json(&e))?;
+        // In what is skipped above, text may be no UTF-8 and nesting have no bound; whoever
+        // takes the whole in later would stumble over it.
+        serde_json::from_slice::<serde_json::Value>(bytes).map_err(|e| ParseError::json(&e))?;
         if config.rootfs.kind != "layers" {
             return Err(ParseError::new("rootfs.type is not \"layers\""));
         }

@@ -117,7 +117,10 @@ impl Reference {
 /// A repository as docker shows it.
 pub(super) fn familiar(domain: &str, path: &str) -> String {
     match domain {
-        DEFAULT_DOMAIN => path.strip_prefix("library/").unwrap_or(path).to_owned(),
+        DEFAULT_DOMAIN => match path.strip_prefix("library/") {
+            Some(official) if !official.contains('/') => official.to_owned(),
+            _ => path.to_owned(),
+        },
         domain => format!("{domain}/{path}"),
     }
 }

@@ -113,9 +113,7 @@ fn prepare(
             continue;
         }
         let file = workspace.path(&format!("compressed-{i}"));
-        watch.begin(Stage::Write, &layer.diff_id.0, None);
-        let blob = recompress(layer, compression, &file)?;
-        watch.end(Stage::Write, &layer.diff_id.0);
+        let blob = recompress(layer, compression, &file, watch)?;
         uploads.push(kept(&blob, file));
         blobs.push(blob);
     }

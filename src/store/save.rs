@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::archive::save::{self, SavedImage};
+use crate::archive::watch::Watch;
 use crate::error::Result;
 use crate::image::ImageId;
 
@@ -20,16 +21,23 @@ pub enum ArchiveForm {
 }
 
 impl Store {
-    /// Writes the images that `names` name to `out` as one archive. A name is saved with its
+    /// Writes the images that `names` name to `out` as one archive; `watch` is told
+    /// of each layer. A name is saved with its
     /// image; an image that is asked for by its id has none.
     ///
     /// # Errors
     /// Where there is no such image, a layer is not what it was, or `out` cannot be written.
-    pub fn save(&self, names: &[String], form: ArchiveForm, out: &mut dyn Write) -> Result<()> {
+    pub fn save(
+        &self,
+        names: &[String],
+        form: ArchiveForm,
+        out: &mut dyn Write,
+        watch: &dyn Watch,
+    ) -> Result<()> {
         let images = self.images_to_save(names)?;
         match form {
-            ArchiveForm::Docker => save::docker_archive(&images, out),
-            ArchiveForm::Oci => save::oci_archive(&images, out),
+            ArchiveForm::Docker => save::docker_archive(&images, out, watch),
+            ArchiveForm::Oci => save::oci_archive(&images, out, watch),
         }
     }
 
@@ -37,8 +45,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::save`]; `dir` then holds a part.
-    pub fn save_directory(&self, names: &[String], dir: &Path) -> Result<()> {
-        save::oci_directory(&self.images_to_save(names)?, dir)
+    pub fn save_directory(&self, names: &[String], dir: &Path, watch: &dyn Watch) -> Result<()> {
+        save::oci_directory(&self.images_to_save(names)?, dir, watch)
     }
 
     fn images_to_save(&self, names: &[String]) -> Result<Vec<SavedImage>> {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::archive::tar_read;
+use crate::archive::watch::{Stage, Telling, Watch};
 use crate::changeset::deviations;
 use crate::error::{Error, Result};
 use crate::image::{ChainId, ImageId};
@@ -38,13 +39,14 @@ pub struct Verified {
 
 impl Store {
     /// Checks the images that `names` name, or all: their configs and the content of all their
-    /// layers. `progress` is told of each layer that is done.
+    /// layers, of each of which `watch` is told.
     ///
     /// # Errors
     /// Where there is no such image, or something cannot be read at all.
-    pub fn verify(&self, names: &[String], progress: &mut dyn FnMut()) -> Result<Verified> {
+    pub fn verify(&self, names: &[String], watch: &dyn Watch) -> Result<Verified> {
         let transaction = self.begin()?;
         let mut found = Verified::default();
+        let telling = Telling { watch, stage: Stage::Verify };
         let mut chains = BTreeSet::new();
         for id in self.images_to_verify(names)? {
             found.images += 1;
@@ -57,14 +59,14 @@ impl Store {
             }
         }
         for chain in chains {
-            if let Err(error) = self.verify_layer(&chain, &transaction, &mut found.damage) {
+            if let Err(error) = self.verify_layer(&chain, &transaction, telling, &mut found.damage)
+            {
                 // Nothing is wrong with what somebody removed meanwhile.
                 if self.layout.layer(&chain).exists() {
                     found.damage.push(damage(format!("layer {chain}"), &error));
                 }
             }
             found.layers += 1;
-            progress();
         }
         transaction.end()?;
         Ok(found)
@@ -83,6 +85,7 @@ impl Store {
         &self,
         chain: &ChainId,
         transaction: &Transaction,
+        telling: Telling<'_>,
         damages: &mut Vec<Damage>,
     ) -> Result<()> {
         let record = self.layer(chain)?;
@@ -91,11 +94,11 @@ impl Store {
         }
         let kept = self.kept_layer(chain)?;
         // Whatever nobody reads is read and checked in the end.
-        kept.read(|_| Ok(()))?;
+        kept.read(Telling::NOBODY, |_| Ok(()))?;
         let dir = transaction.path(format!("anew-{}", chain.0.hex()));
         let tree = make_layer_dir(&dir)?;
         let what = kept.file.display().to_string();
-        let unpacked = kept.read_plain(|tar| tar_read::unpack_layer(tar, &tree, &what))?;
+        let unpacked = kept.read_plain(telling, |tar| tar_read::unpack_layer(tar, &tree, &what))?;
         for deviation in deviations(&tree, &self.layout.layer_tree(chain), unpacked.root)? {
             let (of, what) = (format!("layer {chain}"), deviation.what.to_owned());
             damages.push(Damage { of, path: Some(deviation.path), what });

@@ -1,0 +1,26 @@
+//! What fuzzing found, each with the input that showed it; see `docs/TOOLING.md`.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
+
+use plyfs::image::{ImageConfig, Reference};
+
+#[test]
+fn a_config_that_loads_can_be_taken_in_as_a_whole() {
+    let config = |extra: &[u8]| {
+        let start = b"{\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[]},\"x\":";
+        [&start[..], extra, b"}"].concat()
+    };
+    assert!(ImageConfig::parse(&config(b"\"text\"")).is_ok());
+    // Skipped by whoever reads only the known fields: not UTF-8, and nested without end.
+    assert!(ImageConfig::parse(&config(b"\"\xd3\xd3\"")).is_err());
+    let deep = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
+    assert!(ImageConfig::parse(&config(&deep)).is_err());
+}
+
+#[test]
+fn what_people_see_of_a_name_means_that_name() {
+    for text in ["docker.io/library/5/t/59aaxx/ls", "library/a/b:1", "library/a", "a/library/b"] {
+        let reference = Reference::parse(text).unwrap();
+        assert_eq!(Reference::parse(&reference.familiar()), Ok(reference));
+    }
+}
