@@ -71,6 +71,7 @@ pub(crate) mod opcode {
 pub(crate) mod notify {
     pub(crate) const INVAL_INODE: i32 = 2;
     pub(crate) const INVAL_ENTRY: i32 = 3;
+    pub(crate) const STORE: i32 = 4;
 }
 
 bitflags! {
@@ -257,6 +258,8 @@ wire! {
         off: u64, namelen: u32, kind: u32,
     }
     struct NotifyInvalInodeOut { ino: u64, off: i64, len: i64 }
+    /// Followed by the data.
+    struct NotifyStoreOut { nodeid: u64, offset: u64, size: u32, padding: u32 }
     /// Followed by the name and a NUL.
     struct NotifyInvalEntryOut { parent: u64, namelen: u32, flags: u32 }
 }

@@ -1,7 +1,8 @@
 //! Telling the kernel that something it keeps is out of date.
 //!
-//! Never call these from a thread that serves a request: the kernel takes the directory's lock
-//! for them, and the request's caller may hold it and wait for that thread.
+//! Never drop something from a thread that serves a request: the kernel takes the directory's lock
+//! for it, and the request's caller may hold it and wait for that thread. [`store`] may be called
+//! there, under the condition that it names.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -52,6 +53,28 @@ impl Notifier {
             result => result,
         }
     }
+}
+
+/// Puts the whole content of a file, `size` bytes that `read` gives, into the kernel's page cache.
+///
+/// The kernel waits for pages that are being read: nobody may have been told yet that the file is
+/// open.
+pub(super) fn store(
+    channel: &Channel,
+    buffer: &mut ReplyBuffer,
+    node: NodeId,
+    size: usize,
+    read: impl FnOnce(&mut [u8]) -> FsResult<usize>,
+) -> FsResult<()> {
+    let length = u32::try_from(size).map_err(|_| Errno::FBIG)?;
+    buffer.clear();
+    buffer.put(&abi::NotifyStoreOut { nodeid: node.0, offset: 0, size: length, padding: 0 })?;
+    let head = buffer.len();
+    buffer.fill(size, read)?;
+    if buffer.len() - head != size {
+        return Err(Errno::IO);
+    }
+    channel.send(buffer.notification(notify::STORE))
 }
 
 /// Drops names from the kernel's cache, some time soon, from a thread of its own: this may be

@@ -12,6 +12,7 @@
 //! | `copy_up` | bringing a lower file into the upper before its first change |
 //! | `metacopy` | files whose attributes alone are copied up |
 //! | `hard_link` | keeping the names of a copied-up hard link together |
+//! | `preload` | offering the content of small files when they are opened |
 //! | `create`, `remove`, `rename`, `link`, `attr`, `xattr`, `file` | one verb each |
 //! | `counters` | what was done so far, in numbers |
 //! | `stack` | opening the layers of a mount, and refusing what cannot work |
@@ -48,6 +49,7 @@ mod node_state;
 mod node_table;
 pub mod options;
 mod place;
+mod preload;
 mod readdir;
 mod remove;
 mod rename;

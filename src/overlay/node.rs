@@ -70,6 +70,8 @@ const DATA_IN_UPPER: u8 = 1 << 1;
 const NO_XATTRS: u8 = 1 << 2;
 /// Its last name is gone.
 const DEAD: u8 = 1 << 3;
+/// Its content was offered to the kernel.
+const OFFERED: u8 = 1 << 5;
 /// Its own key leads to it; changes under the lock of the table's shard.
 const KEYED: u8 = 1 << 4;
 /// Its place in the upper may not be durable: a file that was not synced as a whole since it was
@@ -186,6 +188,11 @@ impl Node {
     /// Takes note whether its last name is gone.
     pub fn set_dead(&self, dead: bool) {
         self.set(DEAD, dead);
+    }
+
+    /// Whether its content was offered to the kernel before; from now on it was.
+    pub fn was_offered(&self) -> bool {
+        self.flags.fetch_or(OFFERED, Ordering::AcqRel) & OFFERED != 0
     }
 
     /// Whether its own key leads to it. Exact only under the lock of that key's shard.

@@ -9,6 +9,10 @@ use crate::fuse::reply;
 use crate::fuse::request::{CopyFileRange, Operation};
 use crate::overlay::{Entry, HandleId, NodeId, Opened};
 
+/// Files up to this size come along when they are opened: what the kernel would ask for in one
+/// READ anyway.
+const MOST_PRELOADED: u64 = 64 << 10;
+
 /// The most that one COPY_FILE_RANGE copies: its older reply counts in 32 bits.
 const MAX_COPY: u64 = 1 << 30;
 
@@ -76,7 +80,10 @@ impl Adapter {
         opened: &Opened,
     ) -> FsResult<()> {
         let (mut flags, backing) = match self.passthrough.admit(context.channel, node, opened) {
-            Admission::Cached { keep: true } => (OpenFlags::KEEP_CACHE, None),
+            Admission::Cached { keep: true } => {
+                self.preload(context, node, opened);
+                (OpenFlags::KEEP_CACHE, None)
+            }
             Admission::Cached { keep: false } => (OpenFlags::empty(), None),
             Admission::Passed { backing } => (OpenFlags::PASSTHROUGH, Some(backing)),
             Admission::Stale => {
@@ -89,6 +96,19 @@ impl Adapter {
         // Each write has reached its layer when it returns: closing has nothing to wait for.
         flags |= OpenFlags::NOFLUSH;
         reply::open(context.reply, opened.handle, flags, backing)
+    }
+
+    /// Gives the kernel a small lower file along with its first opening, so that no READ follows.
+    fn preload(&self, context: &mut Context<'_>, node: NodeId, opened: &Opened) {
+        let (channel, buffer) = (context.channel, &mut *context.reply);
+        let given = self.overlay.preload(opened, MOST_PRELOADED, |size, read| {
+            notify::store(channel, buffer, node, size, read)
+        });
+        context.reply.clear();
+        if let Err(errno) = given {
+            // It is read as usual then.
+            tracing::debug!(node = node.0, "content was not given: {errno}");
+        }
     }
 
     /// Gives the file of `node` a fresh one. The kernel, told so, looks the name up again, finds
