@@ -373,6 +373,52 @@ fn layers_of_a_live_mount_are_refused() {
     place.expect_end();
 }
 
+/// With `join` the second mount of a live upper is the first one, in a second place: both show
+/// what either writes, and the daemon ends with the last of them.
+#[test]
+fn a_live_mount_is_joined_where_that_is_asked_for() {
+    let Some(mut place) = Place::new() else { return };
+    fs::create_dir(place.path("second")).unwrap();
+    let merged = place.merged().into_os_string().into_string().unwrap();
+    let options = format!("{},join", place.writable());
+    place.mount(&["source-of-both", &merged, "-o", &options]);
+    let first = place.daemon.unwrap();
+    for last in ["second", "merged"] {
+        let other = if last == "second" { "merged" } else { "second" };
+        let missing = if last == "second" { "second" } else { "merged" };
+        let output = place.program(&["source-of-both", missing, "-o", &options]).output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words}");
+        fs::write(place.path(&format!("{missing}/by-{missing}")), "x").unwrap();
+        assert!(place.path(&format!("{other}/by-{missing}")).exists());
+        run("umount", &[], &place.path(other));
+        assert!(!has_ended(first), "the daemon ended under {last}");
+        assert!(place.path(&format!("{last}/from-lower")).exists());
+    }
+    run("umount", &[], &place.merged());
+    wait_until("the daemon to end", || has_ended(first));
+    place.daemon = None;
+    place.expect_empty_workdir();
+}
+
+/// A mount of another source is not what was meant, whoever has the upper.
+#[test]
+fn a_mount_of_another_source_is_not_joined() {
+    let Some(mut place) = Place::new() else { return };
+    fs::create_dir(place.path("second")).unwrap();
+    let merged = place.merged().into_os_string().into_string().unwrap();
+    let options = format!("{},join", place.writable());
+    place.mount(&["one", &merged, "-o", &options]);
+    let output = place.program(&["other", "second", "-o", &options]).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && words.contains("in use"), "{words}");
+    let output = place.program(&["second", "-o", &options]).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && words.contains("option join: "), "{words}");
+    run("umount", &[], &place.merged());
+    place.expect_end();
+}
+
 /// A lazy unmount leaves those who have files open to finish; the daemon ends after them.
 #[test]
 fn a_lazy_unmount_waits_for_open_files() {

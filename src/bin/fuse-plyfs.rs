@@ -37,6 +37,7 @@ Options:
   max_threads=N, threaded=0|1                    serving threads
   log_level=LEVEL           error, warn, info, debug or trace, else PLYFS_LOG says it
   stats_socket=PATH         unix socket with statistics as Prometheus text
+  join                      where a mount of the same source has the upper already, bind that one
   fsname=NAME, subtype=NAME, allow_other, allow_root, context=LABEL
 
 In paths, write \\, for a comma, \\: for a colon and \\\\ for a backslash.

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::log;
-use super::mount;
 use super::session::Session;
 use super::stats::Socket;
+use super::{join, log, mount};
 use crate::error::{Errno, Error, Result};
 use crate::overlay::Overlay;
 use crate::overlay::options::Options;
@@ -41,7 +40,10 @@ pub fn serve(
     // Before the mount, so that a signal during it is kept until somebody can act on it.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
-    let overlay = Arc::new(open_layers(options)?);
+    let overlay = match open_layers(options, &mountpoint)? {
+        Layers::Ours(overlay) => Arc::new(*overlay),
+        Layers::Joined => return ready(),
+    };
     if let Err(error) = overlay.refuse_mountpoint(&mountpoint) {
         overlay.shutdown();
         return Err(error);
@@ -51,16 +53,30 @@ pub fn serve(
     served
 }
 
+/// What became of the layers of a mount.
+enum Layers {
+    /// They are opened, to be served.
+    Ours(Box<Overlay>),
+    /// The mount that has them is bound to the mountpoint.
+    Joined,
+}
+
 /// Opens the layers. Those of a mount that was just taken off are free a moment later only:
 /// umount(2) does not wait for the daemon, and whoever mounts again at once must not be refused.
-fn open_layers(options: &Options) -> Result<Overlay> {
+fn open_layers(options: &Options, mountpoint: &Path) -> Result<Layers> {
     let deadline = Instant::now() + LAST_OWNER;
     loop {
         match Overlay::new(options) {
-            Err(Error::InUse { .. }) if Instant::now() < deadline => {
+            Err(error @ Error::InUse { .. }) => {
+                if options.mount.join && join::join(options, mountpoint)? {
+                    return Ok(Layers::Joined);
+                }
+                if Instant::now() >= deadline {
+                    return Err(error);
+                }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            result => return result,
+            result => return result.map(|overlay| Layers::Ours(Box::new(overlay))),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `readers` | what those who read directories are given along with names |
 //! | `notify` | telling the kernel of changes |
 //! | `mount` | on and off the mountpoint |
+//! | `join` | a second mount of a live upper |
 //! | `session` | one mount from INIT to its end |
 //! | `workers` | the serving threads |
 //! | `stats`, `control`, `log` | figures, asking a daemon for them, what it logs |
@@ -24,6 +25,7 @@ mod buffer;
 mod channel;
 pub mod control;
 pub mod daemon;
+mod join;
 pub mod log;
 mod mount;
 mod negotiate;

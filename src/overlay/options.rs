@@ -102,6 +102,8 @@ pub struct MountOptions {
     pub fsname: Option<String>,
     /// The mount's type is `fuse.SUBTYPE`; `None` for "plyfs".
     pub subtype: Option<String>,
+    /// Where the upper is mounted already, by a mount of the same source, that one is bound here.
+    pub join: bool,
     /// Other users may enter; `None` where it was not said.
     pub allow_other: Option<bool>,
     /// Root may enter.

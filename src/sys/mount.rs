@@ -22,6 +22,14 @@ pub fn mount(
     rustix::mount::mount(source, target, kind, flags, data.as_c_str())
 }
 
+/// Binds the mount on `from` to `target` as well, without the mounts below it.
+///
+/// # Errors
+/// `ENOTCONN` where it is a FUSE mount that has ended.
+pub fn bind(from: &Path, target: &Path) -> FsResult<()> {
+    rustix::mount::mount_bind(from, target)
+}
+
 /// Takes the topmost mount off `target` at once; the filesystem ends when its last user does.
 ///
 /// # Errors

@@ -9,6 +9,8 @@ use crate::error::{FsResult, errno_of};
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPoint {
+    /// The directory of its filesystem that is mounted, `/` unless only a part is.
+    pub root: PathBuf,
     /// Where it is mounted.
     pub path: PathBuf,
     /// The filesystem type, `fuse.NAME` for a FUSE one with a subtype.
@@ -17,6 +19,8 @@ pub struct MountPoint {
     pub source: OsString,
     /// The device number of its filesystem, `MAJOR:MINOR`.
     pub device: String,
+    /// The options of its filesystem, separated by commas.
+    pub options: String,
 }
 
 /// All mounts, in the order in which they were made.
@@ -29,15 +33,17 @@ pub fn read() -> FsResult<Vec<MountPoint>> {
 fn parse(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|b| *b == b' ');
     let device = String::from_utf8(fields.by_ref().nth(2)?.to_vec()).ok()?;
-    // The root within the filesystem lies between.
-    let path = fields.by_ref().nth(1)?;
+    let (root, path) = (fields.next()?, fields.next()?);
     fields.by_ref().find(|field| *field == b"-")?;
     let (kind, source) = (fields.next()?, fields.next()?);
+    let options = fields.next().unwrap_or_default();
     Some(MountPoint {
+        root: PathBuf::from(OsString::from_vec(unescape(root))),
         path: PathBuf::from(OsString::from_vec(unescape(path))),
         kind: OsString::from_vec(unescape(kind)),
         source: OsString::from_vec(unescape(source)),
         device,
+        options: String::from_utf8_lossy(options).into_owned(),
     })
 }
 
@@ -66,9 +72,11 @@ mod tests {
 
     #[test]
     fn a_line_is_read() {
-        let line = b"36 35 98:0 / /mnt/a\\040b\\134 rw,noatime shared:1 master:2 - fuse.x src rw";
+        let line = b"36 35 98:0 / /mnt/a\\040b\\134 rw,noatime shared:1 master:2 - fuse.x src rw,user_id=0";
         let mount = parse(line).unwrap();
         assert_eq!(mount.path, PathBuf::from("/mnt/a b\\"));
+        assert_eq!(mount.root, PathBuf::from("/"));
+        assert_eq!(mount.options, "rw,user_id=0");
         assert_eq!((mount.kind, mount.source), ("fuse.x".into(), "src".into()));
         assert_eq!(parse(b"36 35"), None);
     }

@@ -157,6 +157,7 @@ impl Options {
         match given.name {
             "fsname" => mount.fsname = Some(given.text()?),
             "subtype" => mount.subtype = Some(given.text()?),
+            "join" => mount.join = given.switch()?,
             "allow_other" => mount.allow_other = Some(true),
             "allow_root" => mount.allow_root = true,
             "context" => mount.context = Some(given.text()?),
