@@ -401,6 +401,58 @@ fn a_live_mount_is_joined_where_that_is_asked_for() {
     place.expect_empty_workdir();
 }
 
+/// containerd asks for that to tell what a running container changed.
+#[test]
+fn a_live_mount_is_joined_read_only() {
+    let Some(mut place) = Place::new() else { return };
+    fs::create_dir(place.path("second")).unwrap();
+    let merged = place.merged().into_os_string().into_string().unwrap();
+    let options = format!("{},join", place.writable());
+    place.mount(&["both", &merged, "-o", &options]);
+    fs::write(place.path("merged/new"), "x").unwrap();
+    fs::remove_file(place.path("merged/from-lower")).unwrap();
+    let read_only = format!("{options},ro");
+    let output = place.program(&["both", "second", "-o", &read_only]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(support::names(place.path("second")), ["new"]);
+    let refused = fs::write(place.path("second/more"), "").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    fs::write(place.path("merged/more"), "").unwrap();
+    assert!(place.path("second/more").exists());
+    run("umount", &[], &place.path("second"));
+    run("umount", &[], &place.merged());
+    place.expect_end();
+}
+
+/// A read-only mount shows the upper all the same, as the kernel's overlayfs does.
+#[test]
+fn a_read_only_mount_shows_its_upper() {
+    let Some(mut place) = Place::new() else { return };
+    let merged = place.merged().into_os_string().into_string().unwrap();
+    fs::write(place.path("upper/written"), "").unwrap();
+    let options = format!("{},ro", place.writable());
+    place.mount(&["-o", &options, &merged]);
+    assert_eq!(support::names(place.merged()), ["from-lower", "written"]);
+    let refused = fs::write(place.path("merged/new"), "").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    run("umount", &[], &place.merged());
+    place.expect_end();
+
+    // Also where the upper's own filesystem is read-only.
+    let base = place.base.path().to_path_buf();
+    let inner = tempfile::tempdir().unwrap();
+    rustix::mount::mount_bind(&base, inner.path()).unwrap();
+    run("mount", &["-o", "remount,bind,ro"], inner.path());
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| inner.path().join(name));
+    let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work},ro");
+    place.mount(&["-o", &options, &merged]);
+    assert_eq!(support::names(place.merged()), ["from-lower", "written"]);
+    run("umount", &[], &place.merged());
+    place.expect_end();
+    rustix::mount::unmount(inner.path(), UnmountFlags::empty()).unwrap();
+}
+
 /// A mount of another source is not what was meant, whoever has the upper.
 #[test]
 fn a_mount_of_another_source_is_not_joined() {

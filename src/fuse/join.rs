@@ -31,6 +31,13 @@ pub(crate) fn join(options: &Options, target: &Path) -> Result<bool> {
     });
     let Some(live) = live else { return Ok(false) };
     match mount::bind(&live.path, target) {
+        Ok(()) if options.read_only => match mount::make_place_read_only(target) {
+            Ok(()) => Ok(true),
+            Err(errno) => {
+                mount::detach(target).map_err(|errno| Error::io("unmount", target, errno))?;
+                Err(Error::io("make read-only the mount on", target, errno))
+            }
+        },
         Ok(()) => Ok(true),
         // It ended meanwhile; its upper is free, or will be.
         Err(Errno::NOENT | Errno::NOTCONN) => Ok(false),

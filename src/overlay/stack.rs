@@ -16,7 +16,7 @@ use super::node_table::NodeTable;
 use super::options::{Options, RedirectDir, UpperOption};
 use super::readdir::ListingBudget;
 use super::{Overlay, Policy};
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::layer::ids::{IdMap, IdRange};
 use crate::layer::origin::Origin;
 use crate::layer::upper::Wanted;
@@ -45,11 +45,7 @@ impl Overlay {
             let reason = format!("between 1 and {MOST_LOWERS} layers are needed");
             return Err(Error::option("lowerdir", reason));
         }
-        let lowers = open_lowers(&options.lowerdirs)?;
-        let upper = match &options.upper {
-            Some(upper) if !options.read_only => Some(open_upper(upper, options, &lowers)?),
-            _ => None,
-        };
+        let (upper, lowers) = open_stack(options)?;
         let policy = Policy {
             make_redirects: options.redirect_dir == RedirectDir::On
                 && upper.as_ref().is_some_and(|upper| upper.has_xattrs),
@@ -141,8 +137,22 @@ impl Overlay {
     }
 }
 
-fn open_lowers(paths: &[PathBuf]) -> Result<Vec<Layer>> {
-    let indexed = paths.iter().zip(1u32..);
+/// Opens all layers. Also where nothing may be written the upper is the topmost of them, and
+/// taken; it is the kernel that refuses then. An upper on a read-only filesystem is one more lower.
+fn open_stack(options: &Options) -> Result<(Option<Upper>, Vec<Layer>)> {
+    let lowers = open_lowers(options.lowerdirs.iter())?;
+    let Some(upper) = &options.upper else { return Ok((None, lowers)) };
+    match open_upper(upper, options, &lowers) {
+        Err(error) if options.read_only && error.errno() == Errno::ROFS => {
+            let all = std::iter::once(&upper.upperdir).chain(&options.lowerdirs);
+            Ok((None, open_lowers(all)?))
+        }
+        opened => Ok((Some(opened?), lowers)),
+    }
+}
+
+fn open_lowers<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<Layer>> {
+    let indexed = paths.zip(1u32..);
     indexed.map(|(path, index)| Layer::open(LayerIndex(index), path)).collect()
 }
 

@@ -1,4 +1,4 @@
-//! A private, read-only clone of the mount that a directory lies on.
+//! A private, read-only clone of the mount that a directory lies on; mounts made read-only.
 
 #![expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 
@@ -41,14 +41,22 @@ pub fn clone_read_only(dir: impl AsFd) -> FsResult<OwnedFd> {
     Ok(clone)
 }
 
-fn set_attributes(mount: &OwnedFd, set: u64, clear: u64) -> FsResult<()> {
+/// Refuses writes through the mount whose root `root` is; others of the same filesystem stay.
+///
+/// # Errors
+/// `EBUSY` where files are open for writing through it.
+pub fn refuse_writes(root: impl AsFd) -> FsResult<()> {
+    set_attributes(root, MOUNT_ATTR_RDONLY, 0)
+}
+
+fn set_attributes(mount: impl AsFd, set: u64, clear: u64) -> FsResult<()> {
     let attr = MountAttr { set, clear, propagation: 0, userns_fd: 0 };
     // SAFETY: the path is a NUL-terminated literal; `attr` has the size that is passed and
     // outlives the call.
     let status = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
+            mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
             &raw const attr,
