@@ -15,6 +15,7 @@
 //! | [`archive`] | bytes to changesets and images and back: tar, gzip, zstd |
 //! | [`store`] | images, layers and containers on disk |
 //! | [`registry`] | pull and push: OCI registries |
+//! | [`snapshotter`] | containerd's snapshots on a store, over gRPC |
 //! | [`cli`] | the `plyfs` command |
 //!
 //! Vocabulary: a *stack* is an optional *upper* above read-only *lowers*, topmost first. A
@@ -32,5 +33,6 @@ pub mod image;
 pub mod layer;
 pub mod overlay;
 pub mod registry;
+pub mod snapshotter;
 pub mod store;
 pub mod sys;

@@ -18,6 +18,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("archive", &["error", "image", "sys", "layer", "changeset"]),
     ("store", &["error", "image", "sys", "layer", "changeset", "archive"]),
     ("registry", &["error", "image", "archive", "store"]),
+    ("snapshotter", &["error", "image", "sys", "layer", "changeset", "archive", "store"]),
 ];
 
 /// A crate or word, and the modules (or files) that alone may use it.
@@ -34,6 +35,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("base64::", &["registry"]),
     ("clap::", &["cli", "main.rs", "bin"]),
     ("indicatif::", &["cli"]),
+    ("tonic::", &["snapshotter"]),
+    ("tonic_prost::", &["snapshotter"]),
+    ("prost::", &["snapshotter"]),
     ("println!", &["cli", "main.rs", "bin"]),
 ];
 

@@ -24,6 +24,7 @@ mod progress;
 mod prune;
 mod registry;
 mod save;
+mod snapshotter;
 mod stats;
 mod target;
 
@@ -86,6 +87,7 @@ enum Verb {
     Gc(health::Gc),
     Stats(stats::Stats),
     LogLevel(log_level::LogLevel),
+    Snapshotter(snapshotter::Serve),
 }
 
 /// What every verb is given.
@@ -123,7 +125,7 @@ fn default_root() -> Result<PathBuf> {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    start_log();
+    start_log(matches!(cli.verb, Verb::Snapshotter(_)));
     // A tree is read with a descriptor for each layer of each directory above the present one.
     if let Err(errno) = process::raise_open_files() {
         tracing::warn!(%errno, "the limit of open files stays as it is");
@@ -161,6 +163,7 @@ pub fn run() -> ExitCode {
         Verb::Gc(verb) => verb.run(&context),
         Verb::Stats(verb) => verb.run(&context),
         Verb::LogLevel(verb) => verb.run(&context),
+        Verb::Snapshotter(verb) => verb.run(&context),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -173,11 +176,14 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Warnings go to standard error; PLYFS_LOG chooses what else does.
-fn start_log() {
+/// Warnings go to standard error, and of a verb that serves what it does, too; PLYFS_LOG chooses
+/// what else does.
+fn start_log(serves: bool) {
+    use tracing::level_filters::LevelFilter;
     use tracing_subscriber::EnvFilter;
+    let level = if serves { LevelFilter::INFO } else { LevelFilter::WARN };
     let filter = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .with_default_directive(level.into())
         .with_env_var("PLYFS_LOG")
         .from_env_lossy();
     tracing_subscriber::fmt()

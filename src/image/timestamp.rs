@@ -46,6 +46,12 @@ impl Timestamp {
     }
 }
 
+impl From<Timestamp> for std::time::SystemTime {
+    fn from(at: Timestamp) -> std::time::SystemTime {
+        at.0.into()
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Only years outside 0 to 9999 cannot be written, and no RFC 3339 text has one.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::image::{ChainId, Digest, ImageId};
 
 use super::containers::ContainerId;
+use super::snapshots::SnapshotId;
 
 /// Where things are:
 ///
@@ -20,6 +21,9 @@ use super::containers::ContainerId;
 /// containers/ID/diff/         the writable layer (upperdir)
 /// containers/ID/work/         the workdir
 /// containers/ID/merged/       the default mount point
+/// snapshots/ID/snapshot.json  a snapshot of containerd; see [`super::snapshots`]
+/// snapshots/ID/diff/          its own tree; a view has none
+/// snapshots/ID/work/          the workdir of an active one
 /// empty/                      the lower of images without layers
 /// downloads/DIGEST            the part of a blob that came before its download broke off
 /// staging/NAME/               transactions under way; see [`super::transaction`]
@@ -137,5 +141,25 @@ impl Layout {
 
     pub(super) fn merged(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join("merged")
+    }
+
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    pub(super) fn snapshot(&self, id: &SnapshotId) -> PathBuf {
+        self.snapshots().join(id.as_str())
+    }
+
+    pub(super) fn snapshot_record(&self, id: &SnapshotId) -> PathBuf {
+        self.snapshot(id).join("snapshot.json")
+    }
+
+    pub(super) fn snapshot_tree(&self, id: &SnapshotId) -> PathBuf {
+        self.snapshot(id).join("diff")
+    }
+
+    pub(super) fn snapshot_work(&self, id: &SnapshotId) -> PathBuf {
+        self.snapshot(id).join("work")
     }
 }

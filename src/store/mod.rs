@@ -12,6 +12,8 @@
 //! | create | the container's directory into `containers/` |
 //! | rename | the new `container.json` over the old one |
 //! | rm | the container's directory out of `containers/` |
+//! | Prepare, View, Remove of a snapshot | its directory into `snapshots/`, out of it |
+//! | Commit, Update of a snapshot | the new `snapshot.json` over the old one |
 //!
 //! A layer or image directory that the catalog does not lead to is invisible. Load moves such
 //! directories in before it decides, rmi out after; so one that dies between leaves them, and
@@ -52,6 +54,7 @@ mod remove_container;
 mod remove_image;
 mod rename;
 mod save;
+mod snapshots;
 mod tag;
 mod transaction;
 mod umount;
@@ -79,8 +82,9 @@ pub use outgoing::{OutgoingImage, Workspace};
 pub use prune::Pruned;
 pub use remove_image::Removed;
 pub use save::ArchiveForm;
+pub use snapshots::{SnapshotId, SnapshotKind, SnapshotRecord, Snapshots};
 pub use umount::MOUNT_KIND;
-pub use usage::{ContainerUsage, DiskUsage, ImageUsage, Usage};
+pub use usage::{ContainerUsage, DiskUsage, ImageUsage, TreeUsage, Usage};
 pub use verify::{Damage, Verified};
 
 use layout::Layout;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::image::{ChainId, Digest, ImageId};
@@ -64,6 +64,15 @@ pub struct DiskUsage {
     pub by_image: Vec<ImageUsage>,
     /// Each container.
     pub by_container: Vec<ContainerUsage>,
+}
+
+/// What one tree takes on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeUsage {
+    /// Bytes of the blocks of everything in it; of what has several names once.
+    pub bytes: u64,
+    /// Files, directories and others, its root included.
+    pub inodes: u64,
 }
 
 /// Sizes of layers and of their archives.
@@ -198,9 +207,19 @@ pub(super) fn size_of(path: &Path) -> Result<u64> {
 /// Bytes of the regular files below `path`: those of several names once, and of files with holes
 /// (which a copy of metadata alone is, too) what is really there.
 fn tree_size(path: &Path) -> Result<u64> {
+    Ok(walk_tree(path)?.size)
+}
+
+/// What the tree at `path` takes.
+pub(super) fn tree_usage(path: &Path) -> Result<TreeUsage> {
+    Ok(walk_tree(path)?.usage)
+}
+
+fn walk_tree(path: &Path) -> Result<Walk> {
     let open = || dir::open_dir(file::open_root(path)?, OsStr::new("."));
-    let mut walk = Walk { seen: HashSet::new(), size: 0 };
+    let mut walk = Walk { seen: HashSet::new(), size: 0, usage: TreeUsage::default() };
     let sum = |walk: &mut Walk| -> FsResult<()> {
+        walk.take(&stat::stat_fd(open()?)?);
         let mut above = vec![level(open()?)?];
         while let Some((fd, names)) = above.last_mut() {
             let Some(name) = names.pop() else {
@@ -214,7 +233,7 @@ fn tree_size(path: &Path) -> Result<u64> {
         Ok(())
     };
     sum(&mut walk).map_err(|errno| Error::io("read", path, errno))?;
-    Ok(walk.size)
+    Ok(walk)
 }
 
 fn level(fd: OwnedFd) -> FsResult<(OwnedFd, Vec<OsString>)> {
@@ -229,10 +248,17 @@ fn level(fd: OwnedFd) -> FsResult<(OwnedFd, Vec<OsString>)> {
 
 struct Walk {
     seen: HashSet<u64>,
+    /// Bytes of regular files, as people count them.
     size: u64,
+    usage: TreeUsage,
 }
 
 impl Walk {
+    fn take(&mut self, stat: &stat::Stat) {
+        self.usage.bytes += stat.blocks.saturating_mul(512);
+        self.usage.inodes += 1;
+    }
+
     /// Counts one name; gives the directory that it is. What went meanwhile counts nothing.
     fn entry(&mut self, dir: &OwnedFd, name: &OsStr) -> FsResult<Option<OwnedFd>> {
         let stat = match stat::stat_at(dir, name) {
@@ -240,12 +266,17 @@ impl Walk {
             other => other?,
         };
         if stat.is_dir() {
+            self.take(&stat);
             return match dir::open_dir(dir, name) {
                 Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
                 other => other.map(Some),
             };
         }
-        if stat.is_file() && (stat.nlink == 1 || self.seen.insert(stat.ino)) {
+        if stat.nlink > 1 && !self.seen.insert(stat.ino) {
+            return Ok(None);
+        }
+        self.take(&stat);
+        if stat.is_file() {
             self.size += stat.size.min(stat.blocks.saturating_mul(512));
         }
         Ok(None)

@@ -17,6 +17,15 @@ pub fn clear_umask() {
     rustix::process::umask(Mode::empty());
 }
 
+/// Calls `make` under another umask, so that what it makes has fewer rights from the start. The
+/// umask is one for all threads.
+pub fn with_umask<T>(mask: u32, make: impl FnOnce() -> T) -> T {
+    let before = rustix::process::umask(Mode::from_raw_mode(mask));
+    let made = make();
+    rustix::process::umask(before);
+    made
+}
+
 /// Raises the limit of open files as far as this process may.
 pub fn raise_open_files() -> FsResult<()> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
