@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at once")]
 
-use plyfs::image::{ImageConfig, Reference};
+use plyfs::image::{Derivation, DiffId, Digest, ImageConfig, Reference, Timestamp};
 
 #[test]
 fn a_config_that_loads_can_be_taken_in_as_a_whole() {
@@ -18,8 +18,31 @@ fn a_config_that_loads_can_be_taken_in_as_a_whole() {
 }
 
 #[test]
+fn an_image_without_layers_can_be_committed() {
+    let base: serde_json::Value =
+        serde_json::from_str(r#"{"os":"linux","rootfs":{"type":"layers"}}"#).unwrap();
+    let derivation = Derivation {
+        created: Timestamp::from_unix(0).unwrap(),
+        created_by: "test",
+        author: None,
+        comment: None,
+        layer: Some(DiffId(Digest::of(b""))),
+        squash: false,
+        changes: &[],
+    };
+    let (_, config) = ImageConfig::parse(&derivation.config(base).unwrap()).unwrap();
+    assert_eq!(config.diff_ids().len(), 1);
+}
+
+#[test]
 fn what_people_see_of_a_name_means_that_name() {
-    for text in ["docker.io/library/5/t/59aaxx/ls", "library/a/b:1", "library/a", "a/library/b"] {
+    for text in [
+        "docker.io/library/5/t/59aaxx/ls",
+        "library/a/b:1",
+        "library/a",
+        "a/library/b",
+        "docker.io/0r.io/0",
+    ] {
         let reference = Reference::parse(text).unwrap();
         assert_eq!(Reference::parse(&reference.familiar()), Ok(reference));
     }

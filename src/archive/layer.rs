@@ -106,6 +106,9 @@ impl ArchivedLayer {
         keep: File,
     ) -> Result<(Unpacked, Blob)> {
         let compression = self.compression()?;
+        if compression == Compression::Plain {
+            return self.unpack_uncompressed(bytes, into, keep);
+        }
         let blob = Verified::new(bytes, self.what.clone(), self.blob);
         let (mut blob, keep) = match compression.is_kept() {
             true => (blob.copying(keep), None),
@@ -120,6 +123,29 @@ impl ArchivedLayer {
             false => (Compression::Plain, plain),
         };
         Ok((unpacked, Blob { digest, size, compression, plain_size: plain.1 }))
+    }
+
+    /// What is not compressed is hashed once: the one digest must be both that it has.
+    fn unpack_uncompressed(
+        &self,
+        bytes: impl Read + Send,
+        into: &Path,
+        keep: File,
+    ) -> Result<(Unpacked, Blob)> {
+        if let Some((digest, size)) = self.blob {
+            let mismatch = |expected: String, found: String| {
+                Err(Error::Mismatch { what: self.what.clone(), expected, found })
+            };
+            if digest != self.diff_id.0 {
+                return mismatch(self.diff_id.to_string(), digest.to_string());
+            }
+            if size != self.section.len() {
+                return mismatch(format!("{size} bytes"), self.section.len().to_string());
+            }
+        }
+        let (unpacked, (digest, size)) = self.unpack_plain(bytes, into, Some(keep))?;
+        let compression = Compression::Plain;
+        Ok((unpacked, Blob { digest, size, compression, plain_size: size }))
     }
 
     fn unpack_plain(

@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::image::Timestamp;
 use crate::store::{Container, State, Store};
 
-use super::json_flag::JsonFlag;
+use super::filters::Filters;
+use super::json_flag::{Form, JsonFlag};
 use super::{Context, output};
 
 /// Create a container from an image
@@ -45,6 +46,9 @@ pub(super) struct List {
     /// Print ids in full
     #[arg(long)]
     no_trunc: bool,
+    /// Only those that fit: name=TEXT, id=START, ancestor=IMAGE, status=mounted|unmounted
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
     /// Show sizes: of the writable layer, and with the image
     #[arg(short, long)]
     size: bool,
@@ -57,16 +61,59 @@ impl List {
         let store = context.store()?;
         let listed = self.listed(&store)?;
         let sizes = self.sizes(&store, &listed)?;
-        if self.json.is_set() {
-            let objects = listed.iter().enumerate().map(|(i, (container, state))| {
-                as_json(&store, container, state, sizes.get(i).copied())
-            });
-            return output::print_json(&objects.collect());
+        match self.json.form()? {
+            Form::Json => {
+                let objects = listed.iter().enumerate().map(|(i, (container, state))| {
+                    as_json(&store, container, state, sizes.get(i).copied())
+                });
+                return output::print_json(&objects.collect());
+            }
+            Form::Template(template) => {
+                return template.print(&self.fields(&store, &listed, &sizes));
+            }
+            Form::Table => {}
         }
         if self.quiet {
             let mut ids = listed.iter().map(|(container, _)| self.id(container));
             return ids.try_for_each(|id| output::print_line(&id));
         }
+        let header = ["CONTAINER ID", "IMAGE", "CREATED", "STATUS", "NAMES", "SIZE"];
+        let columns = if self.size { header.len() } else { header.len() - 1 };
+        let rows = self.rows(&store, &listed, &sizes);
+        output::print_table(header.get(..columns).unwrap_or(&header), &rows)
+    }
+
+    /// The containers for templates, with docker's names.
+    fn fields(
+        &self,
+        store: &Store,
+        listed: &[(Container, State)],
+        sizes: &[(u64, u64)],
+    ) -> Vec<serde_json::Value> {
+        let rows = self.rows(store, listed, sizes);
+        let object = |((container, state), row): (&(Container, State), Vec<String>)| {
+            let mut row = row.into_iter();
+            let mut next = || row.next().unwrap_or_default();
+            json!({
+                "ID": next(),
+                "Image": next(),
+                "RunningFor": next(),
+                "Status": next(),
+                "Names": next(),
+                "Size": next(),
+                "CreatedAt": container.created,
+                "State": if matches!(state, State::Unmounted) { "unmounted" } else { "mounted" },
+            })
+        };
+        listed.iter().zip(rows).map(object).collect()
+    }
+
+    fn rows(
+        &self,
+        store: &Store,
+        listed: &[(Container, State)],
+        sizes: &[(u64, u64)],
+    ) -> Vec<Vec<String>> {
         let now = Timestamp::now().unix();
         let rows = listed.iter().enumerate().map(|(i, (container, state))| {
             let age = output::age(now - container.created.unix());
@@ -74,7 +121,7 @@ impl List {
                 self.id(container),
                 container.image_name.clone(),
                 age,
-                status(&store, container, state),
+                status(store, container, state),
                 container.name.clone(),
             ];
             row.extend(sizes.get(i).map(|(writable, whole)| {
@@ -82,10 +129,7 @@ impl List {
             }));
             row
         });
-        let rows: Vec<_> = rows.collect();
-        let header = ["CONTAINER ID", "IMAGE", "CREATED", "STATUS", "NAMES", "SIZE"];
-        let columns = if self.size { header.len() } else { header.len() - 1 };
-        output::print_table(header.get(..columns).unwrap_or(&header), &rows)
+        rows.collect()
     }
 
     /// Bytes of each container's writable layer, and of that with the image; none unless asked.
@@ -99,10 +143,12 @@ impl List {
     }
 
     fn listed(&self, store: &Store) -> Result<Vec<(Container, State)>> {
+        let filters = Filters::parse(&self.filter, &["name", "id", "ancestor", "status"])?;
         let mut listed = Vec::new();
         for container in store.containers()? {
             let state = store.state(&container)?;
-            if self.all || state != State::Unmounted {
+            let all = self.all || filters.has("status");
+            if (all || state != State::Unmounted) && fits(&filters, &container, &state) {
                 listed.push((container, state));
             }
         }
@@ -112,6 +158,17 @@ impl List {
     fn id(&self, container: &Container) -> String {
         if self.no_trunc { container.id.hex() } else { container.id.short() }
     }
+}
+
+fn fits(filters: &Filters, container: &Container, state: &State) -> bool {
+    let status = if *state == State::Unmounted { "unmounted" } else { "mounted" };
+    filters.any("name", |name| container.name.contains(name))
+        && filters.any("id", |id| container.id.hex().starts_with(id))
+        && filters.any("status", |wanted| wanted == status)
+        && filters.any("ancestor", |image| {
+            let id = image.strip_prefix("sha256:").unwrap_or(image);
+            container.image_name == image || container.image.0.hex().starts_with(id)
+        })
 }
 
 fn status(store: &Store, container: &Container, state: &State) -> String {

@@ -1,13 +1,13 @@
 //! `df`: what takes how much space.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::image::Timestamp;
 use crate::store::{ContainerUsage, DiskUsage, ImageUsage, Usage};
 
-use super::json_flag::JsonFlag;
+use super::json_flag::{Form, JsonFlag};
 use super::{Context, output};
 
 /// Show how much space images and containers take
@@ -27,20 +27,35 @@ pub(super) struct Df {
 impl Df {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let usage = context.store()?.disk_usage()?;
-        if self.json.is_set() {
-            return output::print_json(&json!(usage));
+        match self.json.form()? {
+            Form::Json => return output::print_json(&json!(usage)),
+            Form::Template(template) => return template.print(&usage_fields(&usage)),
+            Form::Table => {}
         }
         if self.verbose {
             return verbose(&usage);
         }
-        let kinds = [
-            ("Images", &usage.images),
-            ("Containers", &usage.containers),
-            ("Layer archives", &usage.archives),
-        ];
-        let rows: Vec<_> = kinds.iter().map(|(name, usage)| row(name, usage)).collect();
+        let rows: Vec<_> = kinds(&usage).iter().map(|(name, usage)| row(name, usage)).collect();
         output::print_table(&["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], &rows)
     }
+}
+
+fn kinds(usage: &DiskUsage) -> [(&'static str, &Usage); 3] {
+    [
+        ("Images", &usage.images),
+        ("Containers", &usage.containers),
+        ("Layer archives", &usage.archives),
+    ]
+}
+
+/// The rows for templates, with docker's names.
+fn usage_fields(usage: &DiskUsage) -> Vec<Value> {
+    let fields = |(name, usage): &(&str, &Usage)| {
+        let row = row(name, usage);
+        let keys = ["Type", "TotalCount", "Active", "Size", "Reclaimable"];
+        keys.into_iter().map(str::to_owned).zip(row.into_iter().map(Value::from)).collect()
+    };
+    kinds(usage).iter().map(fields).collect()
 }
 
 fn row(name: &str, usage: &Usage) -> Vec<String> {

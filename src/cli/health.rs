@@ -26,11 +26,12 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(self, context: &Context) -> Result<()> {
-        let bars = Bars::new(self.json.is_set());
+        let is_json = self.json.is_json()?;
+        let bars = Bars::new(is_json);
         let found = context.store()?.verify(&self.images, &bars)?;
         drop(bars);
         let shown = |path: &Option<Vec<u8>>| path.as_deref().map(output::escaped);
-        if self.json.is_set() {
+        if is_json {
             let damage = found.damage.iter().map(
                 |damage| json!({ "of": damage.of, "path": shown(&damage.path), "what": damage.what }),
             );
@@ -48,7 +49,7 @@ impl Verify {
             }
         }
         match found.damage.len() {
-            0 if self.json.is_set() => Ok(()),
+            0 if is_json => Ok(()),
             0 => {
                 let (images, layers) = (found.images, found.layers);
                 output::print_line(&format!("Verified {images} images, {layers} layers"))

@@ -1,13 +1,13 @@
 //! `history`: how an image came about.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 use crate::image::Timestamp;
 use crate::store::Step;
 
-use super::json_flag::JsonFlag;
+use super::json_flag::{Form, JsonFlag};
 use super::{Context, output};
 
 /// The most characters of a command or comment in a table.
@@ -32,15 +32,31 @@ pub(super) struct History {
 impl History {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let steps = context.store()?.history(&self.image)?;
-        if self.json.is_set() {
-            let objects = steps.iter().map(|step| json!(step));
-            return output::print_json(&objects.collect());
+        match self.json.form()? {
+            Form::Json => {
+                let objects = steps.iter().map(|step| json!(step));
+                return output::print_json(&objects.collect());
+            }
+            Form::Template(template) => {
+                let fields: Vec<_> = steps.iter().map(|step| self.fields(step)).collect();
+                return template.print(&fields);
+            }
+            Form::Table => {}
         }
         if self.quiet {
             return steps.iter().try_for_each(|step| output::print_line(&self.id(step)));
         }
         let rows: Vec<_> = steps.iter().map(|step| self.row(step)).collect();
         output::print_table(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows)
+    }
+
+    /// A step for templates, with docker's names.
+    fn fields(&self, step: &Step) -> Value {
+        let keys = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"];
+        let row = keys.into_iter().map(str::to_owned).zip(self.row(step));
+        let mut fields: Map<_, _> = row.map(|(key, text)| (key, Value::from(text))).collect();
+        fields.insert("CreatedAt".to_owned(), json!(step.created));
+        Value::Object(fields)
     }
 
     fn row(&self, step: &Step) -> Vec<String> {

@@ -9,10 +9,11 @@ use clap::Args;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::image::{Reference, Timestamp};
+use crate::image::{Reference, RepoDigest, Timestamp};
 use crate::store::{Image, Source};
 
-use super::json_flag::JsonFlag;
+use super::filters::Filters;
+use super::json_flag::{Form, JsonFlag};
 use super::progress::Bars;
 use super::{Context, output};
 
@@ -79,9 +80,21 @@ pub(super) struct List {
     /// Print ids in full
     #[arg(long)]
     no_trunc: bool,
+    /// Show the digests under which registries have them
+    #[arg(long)]
+    digests: bool,
+    /// Only those that fit: dangling=true|false, reference=NAME
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Has no effect: no image is hidden
+    #[arg(short, long)]
+    all: bool,
     #[command(flatten)]
     json: JsonFlag,
 }
+
+/// The column of digests.
+const DIGEST: usize = 2;
 
 impl List {
     pub(super) fn run(self, context: &Context) -> Result<()> {
@@ -92,32 +105,72 @@ impl List {
             }
             images.retain(|image| !image.references.is_empty());
         }
-        if self.json.is_set() {
-            return output::print_json(&images.iter().map(as_json).collect());
+        let filters = Filters::parse(&self.filter, &["dangling", "reference"])?;
+        images.retain(|image| fits(&filters, image));
+        match self.json.form()? {
+            Form::Json => return output::print_json(&images.iter().map(as_json).collect()),
+            Form::Template(template) => {
+                let fields: Vec<_> = images.iter().flat_map(|image| self.fields(image)).collect();
+                return template.print(&fields);
+            }
+            Form::Table => {}
         }
         if self.quiet {
             return images.iter().try_for_each(|image| output::print_line(&self.id(image)));
         }
-        let rows: Vec<_> = images.iter().flat_map(|image| self.rows(image)).collect();
-        output::print_table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)
+        let mut header = vec!["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"];
+        let mut rows: Vec<_> = images.iter().flat_map(|image| self.rows(image)).collect();
+        if !self.digests {
+            header.remove(DIGEST);
+            rows.iter_mut().for_each(|row| drop(row.remove(DIGEST)));
+        }
+        output::print_table(&header, &rows)
+    }
+
+    /// The rows of an image for templates, with docker's names.
+    fn fields(&self, image: &Image) -> Vec<serde_json::Value> {
+        let keys = ["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"];
+        let object = |row: Vec<String>| {
+            let mut object = json!({ "CreatedAt": image.created });
+            if let Some(fields) = object.as_object_mut() {
+                fields.extend(
+                    keys.into_iter().map(str::to_owned).zip(row.into_iter().map(Into::into)),
+                );
+            }
+            object
+        };
+        self.rows(image).into_iter().map(object).collect()
     }
 
     fn id(&self, image: &Image) -> String {
         if self.no_trunc { image.id.to_string() } else { image.id.0.short() }
     }
 
-    /// One row for each of its names.
+    /// One row for each of its names; of an image that has none, for each place in a registry.
     fn rows(&self, image: &Image) -> Vec<Vec<String>> {
-        let row = |repository: &str, tag: &str| {
-            let created = created(image.created.as_deref());
-            vec![repository.into(), tag.into(), self.id(image), created, output::size(image.size)]
+        let row = |repository: &str, tag: &str, digest: Option<&RepoDigest>| {
+            let digest = digest.map_or("<none>".to_owned(), |pinned| pinned.digest().to_string());
+            let (id, created) = (self.id(image), created(image.created.as_deref()));
+            vec![repository.into(), tag.into(), digest, id, created, output::size(image.size)]
         };
-        if image.references.is_empty() {
-            return vec![row("<none>", "<none>")];
+        if !image.references.is_empty() {
+            let named = |name: &Reference| {
+                let there = image.digests.iter().find(|pinned| pinned.is_in(name));
+                row(&name.familiar_repository(), name.tag(), there)
+            };
+            return image.references.iter().map(named).collect();
         }
-        let names = image.references.iter();
-        names.map(|name| row(&name.familiar_repository(), name.tag())).collect()
+        if !image.digests.is_empty() {
+            let pinned = image.digests.iter();
+            return pinned.map(|at| row(&at.familiar_repository(), "<none>", Some(at))).collect();
+        }
+        vec![row("<none>", "<none>", None)]
     }
+}
+
+fn fits(filters: &Filters, image: &Image) -> bool {
+    filters.any("dangling", |wanted| (wanted == "true") == image.references.is_empty())
+        && filters.any("reference", |name| image.references.iter().any(|own| matches(own, name)))
 }
 
 /// Whether `filter`, with a tag or without, fits a name.

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::image::{Reference, RepoDigest};
 use crate::store::{ContainerDetails, ImageDetails, State, Store};
 
+use super::template::Template;
 use super::{Context, output};
 
 /// Print all that is known of containers and images as JSON
@@ -23,6 +24,9 @@ pub(super) struct Inspect {
     /// What to look for
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     kind: Option<Kind>,
+    /// How to print: json, or a template with {{.FIELD}} and {{json .}}
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
     /// Add the sizes of containers, which takes a walk through their writable layers
     #[arg(short, long)]
     size: bool,
@@ -44,7 +48,10 @@ impl Inspect {
             found.push(self.find(&store, name)?);
             Ok(())
         });
-        output::print_json(&Value::from(found))?;
+        match self.format.as_deref() {
+            None | Some("json") => output::print_json(&Value::from(found))?,
+            Some(text) => Template::parse(text)?.print(&found)?,
+        }
         outcome
     }
 

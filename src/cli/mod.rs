@@ -9,6 +9,7 @@ mod cp;
 mod df;
 mod diff;
 mod export;
+mod filters;
 mod health;
 mod history;
 mod images;
@@ -27,6 +28,7 @@ mod save;
 mod snapshotter;
 mod stats;
 mod target;
+mod template;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -40,7 +40,7 @@ impl Stats {
                 targets.iter().map(of).collect::<Result<Vec<_>>>()?
             }
         };
-        if self.json.is_set() {
+        if self.json.is_json()? {
             return output::print_json(&json!(snapshots));
         }
         if self.prometheus {

@@ -56,17 +56,15 @@ impl Derivation<'_> {
         if let Some(author) = self.author {
             config.insert("author".to_owned(), json!(author));
         }
-        self.add_layer(&mut config)?;
+        self.add_layer(&mut config);
         self.change(&mut config);
         Ok(Value::Object(config).to_string().into_bytes())
     }
 
-    fn add_layer(&self, config: &mut Map<String, Value>) -> Result<(), ParseError> {
-        let diff_ids = config.get_mut("rootfs").and_then(|rootfs| rootfs.get_mut("diff_ids"));
-        let Some(diff_ids) = diff_ids else {
-            return Err(ParseError::new("an image config without rootfs.diff_ids"));
-        };
-        let mut layers = diff_ids.as_array().cloned().unwrap_or_default();
+    fn add_layer(&self, config: &mut Map<String, Value>) {
+        // An image without layers need not say so.
+        let diff_ids = config.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids"));
+        let mut layers = diff_ids.and_then(Value::as_array).cloned().unwrap_or_default();
         let mut history = match config_history(config, layers.len()) {
             _ if self.squash => Vec::new(),
             history => history,
@@ -78,7 +76,6 @@ impl Derivation<'_> {
         history.push(self.step());
         config.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": layers }));
         config.insert("history".to_owned(), Value::from(history));
-        Ok(())
     }
 
     fn step(&self) -> Value {

@@ -119,6 +119,8 @@ pub(super) fn familiar(domain: &str, path: &str) -> String {
     match domain {
         DEFAULT_DOMAIN => match path.strip_prefix("library/") {
             Some(official) if !official.contains('/') => official.to_owned(),
+            // Short it would be another registry's.
+            _ if split_domain(path, DEFAULT_DOMAIN).1 != path => format!("{domain}/{path}"),
             _ => path.to_owned(),
         },
         domain => format!("{domain}/{path}"),
