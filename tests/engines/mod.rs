@@ -1,7 +1,7 @@
 //! Real engines (podman, buildah, docker, mount(8)) on what `fuse-plyfs` mounts: a room of their
 //! own to run in, an image to begin with, and one life of containers to play on several drivers.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this module")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
