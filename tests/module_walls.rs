@@ -34,6 +34,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("rustls::", &["registry"]),
     ("base64::", &["registry"]),
     ("clap::", &["cli", "main.rs", "bin"]),
+    ("clap_complete::", &["cli"]),
+    ("clap_mangen::", &["cli"]),
     ("indicatif::", &["cli"]),
     ("tonic::", &["snapshotter"]),
     ("tonic_prost::", &["snapshotter"]),

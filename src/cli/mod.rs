@@ -4,12 +4,14 @@
 //! line on standard error and exit code 1; wrong usage is exit code 2.
 
 mod commit;
+mod completions;
 mod containers;
 mod cp;
 mod df;
 mod diff;
 mod export;
 mod filters;
+mod fuse_plyfs;
 mod health;
 mod history;
 mod images;
@@ -19,6 +21,7 @@ mod json_flag;
 mod layer_list;
 mod layers;
 mod log_level;
+mod man;
 mod mounts;
 mod output;
 mod progress;
@@ -35,6 +38,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+pub use fuse_plyfs::FUSE_PLYFS_HELP;
 
 use crate::error::{Errno, Error, Result};
 use crate::store::Store;
@@ -90,6 +95,9 @@ enum Verb {
     Stats(stats::Stats),
     LogLevel(log_level::LogLevel),
     Snapshotter(snapshotter::Serve),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 /// What every verb is given.
@@ -166,6 +174,8 @@ pub fn run() -> ExitCode {
         Verb::Stats(verb) => verb.run(&context),
         Verb::LogLevel(verb) => verb.run(&context),
         Verb::Snapshotter(verb) => verb.run(&context),
+        Verb::Completions(verb) => verb.run(),
+        Verb::Man(verb) => verb.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! A Debian root filesystem over three layers, and what a user does in it.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
