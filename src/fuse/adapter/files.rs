@@ -81,7 +81,10 @@ impl Adapter {
     ) -> FsResult<()> {
         let (mut flags, backing) = match self.passthrough.admit(context.channel, node, opened) {
             Admission::Cached { keep: true } => {
-                self.preload(context, node, opened);
+                // Never for a file just made: the reply that is begun would be lost.
+                if !opened.upper {
+                    self.preload(context, node, opened);
+                }
                 (OpenFlags::KEEP_CACHE, None)
             }
             Admission::Cached { keep: false } => (OpenFlags::empty(), None),
