@@ -132,3 +132,18 @@ fn uses(root: &Path) {
     let load = "plyfs load -i /try/image.tar && plyfs images --quiet | wc -l";
     assert!(run(chroot(root).args(["sh", "-c", load])).trim().ends_with('1'));
 }
+
+/// As README.md says; of the profile that is built already, because it is the way that is tried.
+#[test]
+fn cargo_installs_both_programs() {
+    let root = tempfile::tempdir().unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["install", "--locked", "--debug", "--quiet", "--path"]);
+    cargo.arg(env!("CARGO_MANIFEST_DIR")).arg("--root").arg(root.path());
+    // Nothing that this test was given by cargo itself is to decide how it builds.
+    run(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("CARGO_MANIFEST_DIR"));
+    for (program, version) in [("plyfs", "plyfs "), ("fuse-plyfs", "fuse-plyfs: version ")] {
+        let said = run(Command::new(root.path().join("bin").join(program)).arg("--version"));
+        assert_eq!(said.trim(), format!("{version}{}", env!("CARGO_PKG_VERSION")));
+    }
+}
