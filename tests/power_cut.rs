@@ -28,7 +28,7 @@ use plyfs::overlay::options::UpperOption;
 use power::disk::{Disk, Image};
 use power::{Filesystem, Mounted};
 use support::{Driver, Options, Scene, require};
-use workload::{Chance, Findings, Load, Promise};
+use workload::{Chance, Findings, Load, Promise, States};
 
 /// Stories of one load, and moments of it that are looked at.
 const STORIES: usize = 54;
@@ -60,8 +60,9 @@ fn cut(filesystem: Filesystem) {
     let start = Instant::now();
     let mut chance = Chance::new(filesystem.name());
     let mut tally = Tally::default();
+    let mut states = None;
     loop {
-        one_load(filesystem, &mut chance, &mut tally);
+        one_load(filesystem, &mut chance, &mut tally, &mut states);
         if start.elapsed() >= Duration::from_secs(seconds) {
             break;
         }
@@ -70,7 +71,12 @@ fn cut(filesystem: Filesystem) {
 }
 
 /// One load, and what the disk held at many moments of it.
-fn one_load(filesystem: Filesystem, chance: &mut Chance, tally: &mut Tally) {
+fn one_load(
+    filesystem: Filesystem,
+    chance: &mut Chance,
+    tally: &mut Tally,
+    states: &mut Option<States>,
+) {
     let mut scene = Scene::empty(1);
     let load = Load::new(&scene.lowers[0], STORIES);
     let mut disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
@@ -88,7 +94,8 @@ fn one_load(filesystem: Filesystem, chance: &mut Chance, tally: &mut Tally) {
     let log = disk.log();
     drop(mount);
     drop(backing);
-    let states = load.states(&scene.lowers[0], &scene.place("plain"));
+    // The same for every load.
+    let states = states.get_or_insert_with(|| load.states(&scene.lowers[0], &scene.place("plain")));
 
     tally.loads += 1;
     tally.events += log.len();
@@ -101,7 +108,7 @@ fn one_load(filesystem: Filesystem, chance: &mut Chance, tally: &mut Tally) {
             before.replayed(&log, cut, loses.then_some(&mut coin as &mut dyn FnMut() -> bool));
         disk.replace(image);
         let what = format!("{} at {cut} of {} ({loses})", filesystem.name(), log.len());
-        let findings = look(filesystem, &disk, &scene, &load, &states, cut as u64);
+        let findings = look(filesystem, &disk, &scene, &load, states, cut as u64);
         assert!(findings.lost.is_empty(), "{what}: lost\n  {}", findings.lost.join("\n  "));
         // What btrfs brings back after a crash may have a rename's new name without the whiteout
         // that the same call left at the old one; overlayfs shows the same there.
@@ -125,7 +132,7 @@ fn look(
     disk: &Disk,
     scene: &Scene,
     load: &Load,
-    states: &workload::States,
+    states: &States,
     cut: u64,
 ) -> Findings {
     let _backing = Mounted::new(filesystem, disk.device(), &scene.place("backing"), "noatime");

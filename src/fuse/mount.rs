@@ -50,6 +50,11 @@ pub(crate) fn mount(options: &Options, target: &Path) -> Result<(OwnedFd, MountP
 }
 
 impl MountPoint {
+    /// Whether another program takes it off, which has rights of its own.
+    pub(crate) fn needs_helper(&self) -> bool {
+        self.by == Means::Fusermount
+    }
+
     /// Takes the filesystem off its place at once, also where files of it are still open.
     pub(crate) fn unmount(&self) -> Result<()> {
         if self.by == Means::Syscall {

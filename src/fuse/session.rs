@@ -14,10 +14,10 @@ use super::notify::Notifier;
 use super::request::{Operation, Request};
 use super::stats::Snapshot;
 use super::workers::Workers;
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Error, FsResult, Result};
 use crate::overlay::Overlay;
 use crate::overlay::options::Options;
-use crate::sys::process;
+use crate::sys::{privileges, process};
 
 /// How long users of a mount that was told to stop may go on with what they have open.
 const GRACE: Duration = Duration::from_secs(2);
@@ -86,6 +86,9 @@ impl Session {
             }
         };
         super::read_ahead::widen(mountpoint);
+        if let Err(errno) = give_up_rights(&point) {
+            tracing::warn!(%errno, "the daemon keeps all its rights");
+        }
         Ok(Session {
             adapter: Arc::new(Adapter::new(overlay, options, agreed, mountpoint)),
             channel,
@@ -158,6 +161,13 @@ impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").field("point", &self.point).finish_non_exhaustive()
     }
+}
+
+/// Gives up what serving does not need; a mount that `fusermount3` takes off must still be able to
+/// run it.
+fn give_up_rights(point: &MountPoint) -> FsResult<()> {
+    privileges::drop_capabilities()?;
+    if point.needs_helper() { Ok(()) } else { privileges::forbid_new_privileges() }
 }
 
 /// Reads the kernel's INIT and answers it.

@@ -118,7 +118,7 @@ impl Board {
 }
 
 /// What an operation is called in `linux/fuse.h`, in small letters.
-fn name(code: u32) -> &'static str {
+pub(super) fn name(code: u32) -> &'static str {
     match code {
         opcode::LOOKUP => "lookup",
         opcode::FORGET => "forget",

@@ -231,7 +231,13 @@ impl Workers {
         let caught = catch_unwind(AssertUnwindSafe(|| self.adapter.serve(context)));
         caught.unwrap_or_else(|_| {
             self.adapter.board.note_panic();
-            tracing::error!(opcode = context.request.opcode(), "a request ended in a panic");
+            let operation = super::stats::name(context.request.opcode());
+            let node = context.request.node.0;
+            tracing::error!(
+                operation,
+                node,
+                "a request ended in a panic; it was answered with EIO"
+            );
             Err(Errno::IO)
         })
     }

@@ -34,7 +34,7 @@ impl Overlay {
         if truncates || (flags & OFlags::RWMODE) != OFlags::RDONLY {
             self.copy_up(&node, if truncates { Data::Upto(0) } else { Data::All })?;
         }
-        let (file, upper) = self.open_real(&node, flags)?;
+        let (file, upper) = self.dir_fds.with_room(|| self.open_real(&node, flags))?;
         if upper && flags.intersects(OFlags::DSYNC | OFlags::SYNC) {
             // What is then written is as durable as the file's place is.
             self.sync_file(&node, &file, true)?;

@@ -9,7 +9,7 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
 use super::Name;
-use crate::error::FsResult;
+use crate::error::{Errno, FsResult};
 use crate::layer::LayerIndex;
 use crate::layer::xattrs::{DirMarks, dir_marks};
 use crate::sys::xattr::Target;
@@ -175,6 +175,19 @@ impl DirFds {
         }
     }
 
+    /// Opens something; where no descriptor is left, once more without those that are kept here.
+    pub fn with_room<T>(&self, open: impl Fn() -> FsResult<T>) -> FsResult<T> {
+        match open() {
+            Err(Errno::MFILE) => {
+                for shard in &self.shards {
+                    shard.lock().fds.clear();
+                }
+                open()
+            }
+            other => other,
+        }
+    }
+
     fn walk(&self, dir: &Arc<LayerDir>) -> FsResult<Arc<OwnedFd>> {
         let mut missing = Vec::new();
         let mut at = dir.clone();
@@ -198,7 +211,8 @@ impl DirFds {
             *count += 1;
         }
         while let Some((child, name)) = missing.pop() {
-            fd = Arc::new(file::open_at(&fd, &name, OFlags::PATH | OFlags::DIRECTORY)?);
+            let open = || file::open_at(&fd, &name, OFlags::PATH | OFlags::DIRECTORY);
+            fd = Arc::new(self.with_room(open)?);
             self.keep(&child, fd.clone());
         }
         Ok(fd)

@@ -76,7 +76,7 @@ const OFFERED: u8 = 1 << 5;
 const KEYED: u8 = 1 << 4;
 /// Its place in the upper may not be durable: a file that was not synced as a whole since it was
 /// looked up or copied up.
-const PLACE_UNSYNCED: u8 = 1 << 5;
+const PLACE_UNSYNCED: u8 = 1 << 6;
 
 impl Node {
     /// A node whose kind and place were just found; it gets its id from the table.

@@ -19,6 +19,7 @@ pub mod mount_clone;
 pub mod mountinfo;
 pub mod node;
 pub mod overlayfs;
+pub mod privileges;
 pub mod process;
 pub mod random;
 pub mod stat;

@@ -53,12 +53,13 @@ pub fn may_use_trusted_xattrs() -> bool {
 }
 
 /// Whether the process `pid` is in the pid namespace of this one; not where that cannot be known.
+///
+/// Its status says which number it has in each namespace from ours down to its own: one, where these
+/// are the same. The links in `/proc/PID/ns` would take the right to trace it.
 pub fn shares_pid_namespace(pid: u32) -> bool {
-    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/pid"));
-    match (namespace(&pid.to_string()), namespace("self")) {
-        (Ok(theirs), Ok(ours)) => theirs == ours,
-        _ => false,
-    }
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
 }
 
 /// Which side of a [`fork`] this is.

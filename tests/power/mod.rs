@@ -60,11 +60,19 @@ impl Filesystem {
             Filesystem::Xfs => &["xfs_repair", "-n"],
             Filesystem::Btrfs => &["btrfs", "check", "--readonly"],
         };
-        let output = Command::new(arguments[0]).args(&arguments[1..]).arg(device).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(text(&output.stdout) + &text(&output.stderr)),
+        let start = std::time::Instant::now();
+        loop {
+            let output =
+                Command::new(arguments[0]).args(&arguments[1..]).arg(device).output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            // The kernel lets go of a device a moment after the unmount.
+            let busy = said.contains("busy") && start.elapsed().as_secs() < 20;
+            match output.status.success() {
+                true => return Ok(()),
+                false if busy => std::thread::sleep(std::time::Duration::from_millis(20)),
+                false => return Err(said.into_owned()),
+            }
         }
     }
 

@@ -165,9 +165,22 @@ impl<'a> MountedOverlay<'a> {
 
     /// Kills the daemon, which can clean nothing up, and takes the dead mount away.
     pub(crate) fn kill(&mut self) {
+        self.kill_daemon();
+        rustix::mount::unmount(self.root(), UnmountFlags::DETACH).unwrap();
+        self.mounted = false;
+    }
+
+    /// Kills the daemon and leaves the dead mount where it is.
+    pub(crate) fn kill_daemon(&mut self) {
         let mut daemon = self.daemon.take().expect("a mount by PlyFS");
         daemon.kill().and_then(|()| daemon.wait()).expect("our own child");
-        rustix::mount::unmount(self.root(), UnmountFlags::DETACH).unwrap();
+    }
+
+    /// Takes the dead mount away as a user does.
+    pub(crate) fn take_off_dead(&mut self) {
+        let output = Command::new("fusermount3").arg("-u").arg(self.root()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "fusermount3 -u: {said}");
         self.mounted = false;
     }
 
@@ -228,7 +241,9 @@ fn mount_kernel(options: &OsString, root: &Path) {
 fn start_daemon(options: &OsString, scene: &Scene) -> Child {
     let log = File::create(scene.place("daemon.log")).unwrap();
     let before = std::fs::metadata(&scene.mountpoint).unwrap().dev();
-    let mut daemon = Command::new(env!("CARGO_BIN_EXE_fuse-plyfs"))
+    // Another build than the one beside the tests, for long runs.
+    let program = std::env::var_os("PLYFS_TEST_DAEMON");
+    let mut daemon = Command::new(program.unwrap_or(env!("CARGO_BIN_EXE_fuse-plyfs").into()))
         .arg("-f")
         .arg("-o")
         .arg(options)

@@ -93,7 +93,8 @@ pub(crate) const STORIES: &[Story] = &[
         begin: |dir| put(&dir.join("f"), 1_100_000),
         steps: &[
             step(|dir| chmod(&dir.join("f"))),
-            synced(sync),
+            step(sync),
+            synced(|dir| sync(&dir.join("f"))),
             torn(|dir| append(&dir.join("f"), 50)),
         ],
         torn: &["f"],
@@ -262,7 +263,8 @@ pub(crate) const STORIES: &[Story] = &[
         begin: |dir| put(&dir.join("f"), 1_100_000),
         steps: &[
             step(|dir| chmod(&dir.join("f"))),
-            synced(sync),
+            step(sync),
+            synced(|dir| sync(&dir.join("f"))),
             torn(|dir| {
                 let file = OpenOptions::new().write(true).open(dir.join("f"))?;
                 file.set_len(1000)?;
