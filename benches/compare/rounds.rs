@@ -39,7 +39,10 @@ pub(crate) fn run(
                 let began = Instant::now();
                 for turn in 0..count {
                     let contender = &arena.contenders[(turn + n + round as usize) % count];
-                    if outcome.has_failed(workload.id, &contender.name, *pinned) {
+                    let mounts = matches!(workload.setting, Setting::Mount(_));
+                    // A plain directory has nothing to mount.
+                    let absent = mounts && contender.kind == Kind::Native;
+                    if absent || outcome.has_failed(workload.id, &contender.name, *pinned) {
                         continue;
                     }
                     let turn = Turn { arena, options, contender, workload, pinned: *pinned };
@@ -104,9 +107,6 @@ impl Turn<'_> {
 
     /// From the call of the mount program until the root of the mount answers.
     fn time_mount(&self, stack: &str) -> Res<Sample> {
-        if self.contender.kind == Kind::Native {
-            return Err("has nothing to mount".to_owned());
-        }
         let place = self.arena.place(self.contender, stack);
         self.contender.forget(&place)?;
         let start = Instant::now();

@@ -35,10 +35,11 @@ const COLOURS: [&str; 9] = [
 impl Chart<'_> {
     fn range(&self) -> (f64, f64) {
         let (mut least, mut most) = (0.5_f64, 2.0_f64);
-        for (_, ratio, _) in self.workloads.iter().flat_map(|workload| self.marks(workload)) {
+        // The same scale for all groups, so that they can be compared.
+        for (_, ratio, _) in self.outcome.workloads().flat_map(|workload| self.marks(workload)) {
             (least, most) = (least.min(ratio.least), most.max(ratio.most));
         }
-        (least.max(0.005) / 1.1, most.min(300.0) * 1.1)
+        (least.max(0.02) / 1.1, most.min(100.0) * 1.1)
     }
 
     /// The contenders that have a ratio, and whether one of their rounds failed.

@@ -48,6 +48,7 @@ pub(crate) fn short(value: f64) -> String {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
         v if v >= 0.1 => format!("{v:.2}"),
+        v if v < 0.0005 => "<0.001".to_owned(),
         v => format!("{v:.3}"),
     }
 }

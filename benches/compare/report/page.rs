@@ -18,7 +18,7 @@ figure{margin:0}svg.chart{width:100%;height:auto;display:block}
 .narrow{display:none}@media(max-width:640px){.wide{display:none}.narrow{display:block}}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
+th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff;white-space:normal;min-width:7rem}
 td.pass{color:#1a7f37}td.fail{color:#d1242f;font-weight:600}td.best{font-weight:600}
 .numbers{display:flex;flex-wrap:wrap;gap:1rem;margin:1rem 0}.numbers div{border:1px solid #ddd;border-radius:.5rem;padding:.5rem 1rem;min-width:7rem}
 .numbers b{display:block;font-size:1.6rem}.numbers span{font-size:.85rem;color:#666}

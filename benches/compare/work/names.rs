@@ -20,8 +20,8 @@ pub(super) fn work(id: &str, job: &Job) -> Option<Res<Done>> {
         "getxattr-hot" => getxattr(job),
         "readdir-hot" => hot(job, "dirs", readdir),
         "readdir-cold" => cold(job, "dirs", readdir),
-        "walk-hot" => job.hot(|digest| walk(&job.root.join("tree"), digest)),
-        "walk-cold" => job.once(|digest| walk(&job.root.join("tree"), digest)),
+        "walk-hot" => job.hot(|digest| walk_all(job, digest)),
+        "walk-cold" => job.once(|digest| walk_all(job, digest)),
         "open-read-hot" => hot(job, "files", open_read),
         "open-read-cold" => cold(job, "files", open_read),
         "two-open-read-hot" => two(job, open_read),
@@ -114,23 +114,30 @@ fn open_read(root: &File, name: &str, digest: &mut Digest) -> Res<()> {
     Ok(())
 }
 
-/// Lists a tree and looks at each entry, as `find` with a condition and `ls -lR` do.
-fn walk(dir: &Path, digest: &mut Digest) -> Res<u64> {
+fn walk_all(job: &Job, digest: &mut Digest) -> Res<u64> {
+    let (seen, sum) = walk(&job.root.join("tree"))?;
+    digest.number(seen);
+    digest.number(sum);
+    Ok(seen)
+}
+
+/// Lists a tree and looks at each entry, as `find` with a condition and `ls -lR` do: how many
+/// there are, and the sum of the files' sizes, which no order changes.
+fn walk(dir: &Path) -> Res<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    let mut seen = 1;
-    let mut sum = 0_u64;
+    let (mut seen, mut sum) = (1, 0_u64);
     for entry in on(dir, std::fs::read_dir(dir))? {
         let entry = on(dir, entry)?;
         let meta = on(dir, entry.metadata())?;
         if meta.is_dir() {
-            seen += walk(&entry.path(), digest)?;
+            let (below, sizes) = walk(&entry.path())?;
+            (seen, sum) = (seen + below, sum.wrapping_add(sizes));
         } else {
             sum = sum.wrapping_add(meta.size());
             seen += 1;
         }
     }
-    digest.number(sum);
-    Ok(seen)
+    Ok((seen, sum))
 }
 
 /// Two clients at once, each on half of the names.
