@@ -12,6 +12,7 @@ pub(crate) fn tables(outcome: &Outcome) -> String {
     for pinned in [false, true] {
         text.push_str(&ratios(outcome, pinned));
     }
+    text.push_str(&memory(outcome));
     text.push_str(&faults(outcome));
     text
 }
@@ -137,6 +138,21 @@ fn ratios(outcome: &Outcome, pinned: bool) -> String {
     let means: Vec<String> =
         others.iter().map(|name| outcome.mean(name, pinned).map_or(String::new(), short)).collect();
     line(&mut text, format_args!("| **geometric mean** | | {} |\n", means.join(" | ")));
+    text
+}
+
+fn memory(outcome: &Outcome) -> String {
+    if outcome.memory.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("| memory | contender | |\n|---|---|---|\n");
+    for (what, contenders) in &outcome.memory {
+        for (name, value) in contenders {
+            let shown = value.clone().map_or_else(|error| error, short);
+            line(&mut text, format_args!("| {what} | {name} | {shown} |"));
+        }
+    }
+    text.push('\n');
     text
 }
 
