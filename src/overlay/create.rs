@@ -12,7 +12,7 @@ use rustix::fs::{FileType, XattrFlags};
 
 use super::directory::Directory;
 use super::layer_dir::{LayerDir, Marks, name_of};
-use super::listing::{Listed, Occupant, Part};
+use super::listing::{Listed, Occupant};
 use super::node::{Node, RealKey};
 use super::node_state::NodeState;
 use super::{Caller, Entry, Name, NodeId, Opened, Overlay};
@@ -150,14 +150,8 @@ impl Overlay {
             None => stat_at(&dir_fd, &name)?,
         };
         let node = self.adopt(&parent, dir, &name, &stat)?;
-        let listed = Listed {
-            name: name.clone(),
-            part: Part::Upper,
-            kind: Some(stat.file_type()),
-            below: occupant.below,
-            lowers: Vec::new(),
-            ino: node.state.lock().ino,
-        };
+        let ino = node.state.lock().ino;
+        let listed = Listed::in_upper(&name, stat.file_type(), ino, occupant.below);
         self.relist(&parent, |listing| listing.put(listed));
         Ok((Entry { node: node.id, stat: self.shown(&node, stat)? }, fd.map(Arc::new)))
     }

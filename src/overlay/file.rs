@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use super::copy_up::{Data, open_lower};
+use super::copy_up::Data;
 use super::handle::Handle;
 use super::node::Node;
 use super::place::At;
+use super::stage::open_lower;
 use super::{HandleId, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, node};

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use super::copy_up::{Data, times_of};
+use super::copy_up::Data;
 use super::directory::Directory;
 use super::layer_dir::name_of;
-use super::listing::{Listed, Occupant, Part};
+use super::listing::{Listed, Occupant};
 use super::merge::Merged;
 use super::node::Node;
+use super::stage::times_of;
 use super::{Name, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::index::{self, Nlink, entry_name};
@@ -125,14 +126,7 @@ impl Overlay {
             tracing::warn!(%errno, "cannot restore a directory's times after copy-up");
         }
         let (kind, ino) = (node.kind(), node.state.lock().ino);
-        let listed = Listed {
-            name: name.clone(),
-            part: Part::Upper,
-            kind: Some(kind),
-            below: true,
-            lowers: Vec::new(),
-            ino,
-        };
+        let listed = Listed::in_upper(name, kind, ino, true);
         self.relist(parent, |listing| listing.put(listed));
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::copy_up::Data;
 use super::layer_dir::name_of;
-use super::listing::{Listed, Part};
+use super::listing::Listed;
 use super::node::{Node, RealKey};
 use super::place::At;
 use super::{Entry, Name, NodeId, Overlay};
@@ -55,14 +55,8 @@ impl Overlay {
         place_link(upper, &source, &fd, &name, occupant.present)?;
         let stat = stat_at(&fd, &name)?;
         self.gained_name(&file, &parent, &name, RealKey { dev: stat.dev, ino: stat.ino })?;
-        let listed = Listed {
-            name: name.clone(),
-            part: Part::Upper,
-            kind: Some(stat.file_type()),
-            below: occupant.below,
-            lowers: Vec::new(),
-            ino: file.state.lock().ino,
-        };
+        let ino = file.state.lock().ino;
+        let listed = Listed::in_upper(&name, stat.file_type(), ino, occupant.below);
         self.relist(&parent, |listing| listing.put(listed));
         file.count_lookup();
         Ok(Entry { node: file.id, stat: self.shown(&file, stat)? })

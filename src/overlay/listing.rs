@@ -69,6 +69,18 @@ impl Occupant {
 }
 
 impl Listed {
+    /// An entry of the upper.
+    pub fn in_upper(name: &Name, kind: FileType, ino: u64, below: bool) -> Listed {
+        let (name, part) = (name.clone(), Part::Upper);
+        Listed { name, part, kind: Some(kind), below, lowers: Vec::new(), ino }
+    }
+
+    /// A whiteout in the upper, over what a lower has.
+    pub fn hidden(name: &Name) -> Listed {
+        let (name, part) = (name.clone(), Part::Upper);
+        Listed { name, part, kind: None, below: true, lowers: Vec::new(), ino: 0 }
+    }
+
     /// As an [`Occupant`].
     pub fn occupant(&self) -> Occupant {
         match (self.part, self.kind) {

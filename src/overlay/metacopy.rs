@@ -11,12 +11,13 @@ use std::sync::Arc;
 use rustix::fs::{FileType, XattrFlags};
 
 use super::Overlay;
-use super::copy_up::{Data, open_lower, times_of};
+use super::copy_up::Data;
 use super::layer_dir::LayerDir;
 use super::lower_path::LowerPath;
 use super::merge::Search;
 use super::node::Node;
 use super::place::At;
+use super::stage::{open_lower, times_of};
 use super::{Name, layer_dir::name_of};
 use crate::error::{Errno, FsResult};
 use crate::layer::redirect::Redirect;

@@ -10,6 +10,7 @@
 //! | `node_table` | all nodes that the kernel knows, by number and by inode |
 //! | `layer_dir` | directories of one layer and the bounded set of open descriptors |
 //! | `copy_up` | bringing a lower file into the upper before its first change |
+//! | `stage` | the complete copy in the workdir, before it is published |
 //! | `metacopy` | files whose attributes alone are copied up |
 //! | `hard_link` | keeping the names of a copied-up hard link together |
 //! | `preload` | offering the content of small files when they are opened |
@@ -55,6 +56,7 @@ mod remove;
 mod rename;
 mod renew;
 mod stack;
+mod stage;
 mod xattr;
 
 pub use options::Options;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::copy_up::Data;
 use super::directory::{DirState, Directory};
 use super::layer_dir::name_of;
-use super::listing::{Listed, Occupant, Part};
+use super::listing::{Listed, Occupant};
 use super::node::Node;
 use super::node_state::NodeState;
 use super::{Name, NodeId, Overlay};
@@ -194,14 +194,7 @@ impl Overlay {
             if !occupant.below {
                 return listing.remove(name);
             }
-            listing.put(Listed {
-                name: name.clone(),
-                part: Part::Upper,
-                kind: None,
-                below: true,
-                lowers: Vec::new(),
-                ino: 0,
-            });
+            listing.put(Listed::hidden(name));
         });
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::copy_up::Data;
 use super::directory::{DirState, Directory};
 use super::layer_dir::name_of;
-use super::listing::{Listed, Listing, Occupant, Part};
+use super::listing::{Listed, Listing, Occupant};
 use super::node::Node;
 use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
@@ -430,12 +430,6 @@ fn move_and_hide(
 }
 
 fn put(listing: &mut Listing, node: &Node, name: &Name, below: bool) {
-    listing.put(Listed {
-        name: name.clone(),
-        part: Part::Upper,
-        kind: Some(node.kind()),
-        below,
-        lowers: Vec::new(),
-        ino: node.state.lock().ino,
-    });
+    let ino = node.state.lock().ino;
+    listing.put(Listed::in_upper(name, node.kind(), ino, below));
 }
