@@ -66,8 +66,10 @@ impl Filesystem {
                 Command::new(arguments[0]).args(&arguments[1..]).arg(device).output().unwrap();
             let said = [output.stdout, output.stderr].concat();
             let said = String::from_utf8_lossy(&said);
-            // The kernel lets go of a device a moment after the unmount.
-            let busy = said.contains("busy") && start.elapsed().as_secs() < 20;
+            // The kernel lets go of a device, and writes its last, a moment after the unmount where
+            // another process was just given a copy of this mount namespace.
+            let early = said.contains("busy") || said.contains("metadata changes in a log");
+            let busy = early && start.elapsed().as_secs() < 20;
             match output.status.success() {
                 true => return Ok(()),
                 false if busy => std::thread::sleep(std::time::Duration::from_millis(20)),
