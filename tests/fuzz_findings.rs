@@ -1,4 +1,4 @@
-//! What fuzzing found, each with the input that showed it; see `docs/TOOLING.md`.
+//! What fuzzing found, each with the input that showed it; see `docs/FUZZING.md`.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at once")]
 
