@@ -63,7 +63,11 @@ impl Engine {
         let config = self.room.path("config.toml");
         // The plugin for Kubernetes wants a network of its own.
         let more = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
-        fs::write(&config, documented_block("toml").replacen("version = 2\n", more, 1)).unwrap();
+        fs::write(
+            &config,
+            engines::documented_block("containerd", "toml").replacen("version = 2\n", more, 1),
+        )
+        .unwrap();
         let mut command = Command::new("containerd");
         command.arg("--config").arg(&config).arg("--root").arg(self.room.dir("root"));
         command.arg("--state").arg(self.room.dir("state")).arg("--address").arg(self.address());
@@ -161,15 +165,6 @@ impl Drop for Engine {
             child.wait().ok();
         }
     }
-}
-
-/// A block of the section on containerd in docs/ENGINES.md.
-fn documented_block(language: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ENGINES.md");
-    let text = fs::read_to_string(path).unwrap();
-    let section = text.split("\n## ").find(|section| section.starts_with("containerd\n")).unwrap();
-    let block = section.split(&format!("```{language}\n")).nth(1).unwrap();
-    block.split("```").next().unwrap().to_owned()
 }
 
 #[test]

@@ -68,3 +68,15 @@ pub(crate) fn sorted(text: &str) -> Vec<String> {
     lines.sort();
     lines
 }
+
+/// A block of a section of docs/ENGINES.md, the first in its language.
+pub(crate) fn documented_block(section: &str, language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ENGINES.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let heading = format!("{section}\n");
+    let found = text.split("\n## ").find(|part| part.starts_with(&heading));
+    let found = found.unwrap_or_else(|| panic!("no section {section}"));
+    let block = found.split(&format!("```{language}\n")).nth(1);
+    let block = block.unwrap_or_else(|| panic!("no {language} in the section {section}"));
+    block.split("```").next().unwrap().to_owned()
+}
