@@ -140,3 +140,29 @@ fn podman_knows_the_program() {
     let version = program["Version"].as_str().unwrap();
     assert!(version.starts_with("fuse-plyfs: version "), "{version}");
 }
+
+/// The file that docs/ENGINES.md gives, with the program where the package has it.
+#[test]
+fn the_documents_configuration_puts_podman_on_plyfs() {
+    if !ready() || !require("tool:buildah") {
+        return;
+    }
+    let room = Room::enter();
+    room.own("/usr/bin");
+    engines::room::install(std::path::Path::new(engines::PLYFS), "/usr/bin/fuse-plyfs");
+    let base = image::base(&room);
+    let podman = Podman::new(&room, Storage::Plyfs);
+    let section = "podman and buildah";
+    std::fs::write(podman.path("storage.conf"), engines::documented_block(section, "toml"))
+        .unwrap();
+    podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+    let root = podman.ok(&["run", "--rm", image::BASE, "grep", " / ", "/proc/mounts"]);
+    assert!(root.contains(" fuse.plyfs "), "{root}");
+    let mut info = podman.program("sh", &["-c", &engines::documented_block(section, "sh")]);
+    assert!(engines::run(&mut info).contains("fuse-plyfs: version "));
+    // buildah has the same file and the same images.
+    let container = podman.buildah(&["from", "--pull-never", image::BASE]);
+    let root = podman.buildah(&["run", &container, "grep", " / ", "/proc/mounts"]);
+    assert!(root.contains(" fuse.plyfs "), "{root}");
+    podman.buildah(&["rm", &container]);
+}
