@@ -120,22 +120,6 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
-fn every_verb_has_help_with_an_example() {
-    let shell = Shell::new();
-    let help = shell.ok(&["--help"]);
-    let verbs = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let verbs: Vec<_> = verbs.take_while(|line| !line.is_empty()).collect();
-    assert!(verbs.len() >= 8, "{help}");
-    for verb in verbs.iter().filter_map(|line| line.split_whitespace().next()) {
-        if verb != "help" {
-            let help = shell.ok(&[verb, "--help"]);
-            assert!(help.contains("Example:\n  "), "{help}");
-            assert!(help.contains(&format!("plyfs {verb}")), "{help}");
-        }
-    }
-}
-
-#[test]
 fn a_reader_that_leaves_early_is_no_accident() {
     let shell = Shell::with_busybox();
     let (reader, writer) = std::io::pipe().unwrap();

@@ -17,13 +17,14 @@ use super::{Context, mounts};
 /// containers.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example, in /etc/containerd/config.toml:
+Example:
+  plyfs snapshotter &
+  ctr run --snapshotter plyfs ...
+
+In /etc/containerd/config.toml:
   [proxy_plugins.plyfs]
     type = \"snapshot\"
-    address = \"/run/plyfs/snapshotter.sock\"
-and then:
-  plyfs snapshotter &
-  ctr run --snapshotter plyfs ...")]
+    address = \"/run/plyfs/snapshotter.sock\"")]
 pub(super) struct Serve {
     /// Socket to listen at; only its owner may connect
     #[arg(long, value_name = "SOCKET", default_value = "/run/plyfs/snapshotter.sock")]

@@ -228,6 +228,7 @@ impl Overlay {
     pub fn forget(&self, node: NodeId, count: u64) {
         self.nodes.forget(node, count);
         if self.nodes.has_shrunk() {
+            self.nodes.shrink();
             crate::sys::process::return_free_memory();
         }
     }

@@ -316,6 +316,16 @@ impl NodeTable {
             && self.peak.compare_exchange(peak, live, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
+    /// Gives back the room of nodes that went. Each shard is locked while its nodes are put anew.
+    pub fn shrink(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.by_id.shrink_to_fit(|node| hash_of(node.id));
+            shard.by_key.shrink_to_fit(|node| hash_of(node.key));
+            shard.more.shrink_to_fit();
+        }
+    }
+
     /// How many nodes there are.
     pub fn live(&self) -> u64 {
         self.live.load(Ordering::Relaxed)
