@@ -64,7 +64,7 @@ fn same_list_with(driver: &str) {
         .map(|path| format!("{path}: docker {:?}, plyfs {:?}", expected.get(path), found.get(path)))
         .collect();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-    assert_eq!(expected.len(), 51);
+    assert_eq!(expected.len(), 53);
 }
 
 #[test]
