@@ -155,6 +155,7 @@ fn nothing_promised_is_lost_on_xfs() {
 }
 
 #[test]
+#[ignore = "lost something once in some two thousand cuts: docs/CRASH-SAFETY.md, open findings; scripts/power-cut runs it"]
 fn nothing_promised_is_lost_on_btrfs() {
     cut(Filesystem::Btrfs);
 }
