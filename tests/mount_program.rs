@@ -247,18 +247,18 @@ fn id_maps_show_the_ids_of_the_host() {
     for name in ["lower", "lower/from-lower", "upper"] {
         std::os::unix::fs::chown(place.path(name), Some(5), Some(7)).unwrap();
     }
-    let maps = "uidmapping=:0:100000:1000,gidmapping=:0:200000:1000";
+    let maps = "uidmapping=:0:10000:1000,gidmapping=:0:20000:1000";
     let options = format!("{},{maps}", place.writable());
     let merged = place.merged().into_os_string().into_string().unwrap();
     place.mount(&["-o", &options, &merged]);
     let shown = fs::metadata(place.path("merged/from-lower")).unwrap();
-    assert_eq!((shown.uid(), shown.gid()), (100_005, 200_007));
+    assert_eq!((shown.uid(), shown.gid()), (10_005, 20_007));
     let new = place.path("merged/new");
-    let ids = ["--reuid=100005", "--regid=200007", "--clear-groups", "touch"];
+    let ids = ["--reuid=10005", "--regid=20007", "--clear-groups", "touch"];
     run("setpriv", &ids, &new);
     let kept = fs::metadata(place.path("upper/new")).unwrap();
     assert_eq!((kept.uid(), kept.gid()), (5, 7));
-    std::os::unix::fs::chown(&new, Some(100_000), Some(200_000)).unwrap();
+    std::os::unix::fs::chown(&new, Some(10_000), Some(20_000)).unwrap();
     let kept = fs::metadata(place.path("upper/new")).unwrap();
     assert_eq!((kept.uid(), kept.gid()), (0, 0));
     run("umount", &[], &place.merged());
