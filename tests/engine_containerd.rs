@@ -256,6 +256,9 @@ fn ctr_prepares_commits_and_views() {
     );
     engine.snapshots(&["rm", "look"]);
     engine.snapshots(&["rm", "made"]);
+    // containerd collects after so many changes, or when a removal asks for it.
+    engine.ctr(&["images", "tag", IMAGE, "to/be:removed"]);
+    engine.ctr(&["images", "rm", "--sync", "to/be:removed"]);
     wait_until("garbage collection", || engine.stored() == 3);
 }
 
