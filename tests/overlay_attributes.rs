@@ -30,7 +30,7 @@ fn a_change_of_attributes_copies_no_data() {
     let kernel = ["redirect_dir=on", "metacopy=on"];
     let options = match Driver::under_test() {
         Driver::Kernel => Options::with(&kernel),
-        Driver::Plyfs => Options::default(),
+        Driver::Plyfs | Driver::FuseOverlayfs => Options::default(),
     };
     let mut mount = scene.mount_by(Driver::under_test(), &options);
     fs::set_permissions(mount.path("dense"), fs::Permissions::from_mode(0o600)).unwrap();

@@ -19,6 +19,8 @@ use super::snapshot::Snapshot;
 pub(crate) enum Driver {
     Plyfs,
     Kernel,
+    /// fuse-overlayfs from PATH, or the program that `PLYFS_TEST_FUSE_OVERLAYFS` names.
+    FuseOverlayfs,
 }
 
 impl Driver {
@@ -46,6 +48,23 @@ impl Driver {
         match self {
             Driver::Plyfs => "PlyFS",
             Driver::Kernel => "overlayfs",
+            Driver::FuseOverlayfs => "fuse-overlayfs",
+        }
+    }
+
+    /// The program that serves a mount of this driver; the kernel needs none.
+    fn program(self) -> Option<OsString> {
+        match self {
+            // Another build than the one beside the tests, for long runs.
+            Driver::Plyfs => Some(
+                std::env::var_os("PLYFS_TEST_DAEMON")
+                    .unwrap_or_else(|| env!("CARGO_BIN_EXE_fuse-plyfs").into()),
+            ),
+            Driver::Kernel => None,
+            Driver::FuseOverlayfs => Some(
+                std::env::var_os("PLYFS_TEST_FUSE_OVERLAYFS")
+                    .unwrap_or_else(|| "fuse-overlayfs".into()),
+            ),
         }
     }
 }
@@ -186,9 +205,9 @@ impl<'a> MountedOverlay<'a> {
 
     fn mount(&mut self) {
         let text = self.options.text(self.scene, self.driver);
-        match self.driver {
-            Driver::Kernel => mount_kernel(&text, self.root()),
-            Driver::Plyfs => self.daemon = Some(start_daemon(&text, self.scene)),
+        match self.driver.program() {
+            None => mount_kernel(&text, self.root()),
+            Some(program) => self.daemon = Some(start_daemon(&program, &text, self.scene)),
         }
         self.mounted = true;
     }
@@ -237,13 +256,11 @@ fn mount_kernel(options: &OsString, root: &Path) {
     }
 }
 
-/// Starts fuse-plyfs in the foreground, so that it is our child, and waits until it has mounted.
-fn start_daemon(options: &OsString, scene: &Scene) -> Child {
+/// Starts the daemon in the foreground, so that it is our child, and waits until it has mounted.
+fn start_daemon(program: &OsString, options: &OsString, scene: &Scene) -> Child {
     let log = File::create(scene.place("daemon.log")).unwrap();
     let before = std::fs::metadata(&scene.mountpoint).unwrap().dev();
-    // Another build than the one beside the tests, for long runs.
-    let program = std::env::var_os("PLYFS_TEST_DAEMON");
-    let mut daemon = Command::new(program.unwrap_or(env!("CARGO_BIN_EXE_fuse-plyfs").into()))
+    let mut daemon = Command::new(program)
         .arg("-f")
         .arg("-o")
         .arg(options)
@@ -252,16 +269,16 @@ fn start_daemon(options: &OsString, scene: &Scene) -> Child {
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
-        .expect("fuse-plyfs starts");
+        .unwrap_or_else(|error| panic!("{program:?} does not start: {error}"));
     let start = Instant::now();
     while !std::fs::metadata(&scene.mountpoint).is_ok_and(|now| now.dev() != before) {
         if let Some(status) = daemon.try_wait().unwrap() {
-            panic!("fuse-plyfs -o {options:?} ended with {status}: {}", log_text(scene));
+            panic!("{program:?} -o {options:?} ended with {status}: {}", log_text(scene));
         }
         if start.elapsed() > PATIENCE {
             daemon.kill().expect("our own child");
             daemon.wait().expect("our own child");
-            panic!("fuse-plyfs -o {options:?} does not mount: {}", log_text(scene));
+            panic!("{program:?} -o {options:?} does not mount: {}", log_text(scene));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -297,12 +314,12 @@ fn wait_for(daemon: &mut Child, scene: &Scene) -> Result<(), String> {
         match daemon.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => {
-                return Err(format!("fuse-plyfs ended with {status}: {}", log_text(scene)));
+                return Err(format!("the daemon ended with {status}: {}", log_text(scene)));
             }
             Ok(None) => std::thread::sleep(Duration::from_millis(2)),
-            Err(error) => return Err(format!("cannot wait for fuse-plyfs: {error}")),
+            Err(error) => return Err(format!("cannot wait for the daemon: {error}")),
         }
     }
     let killed = daemon.kill().and_then(|()| daemon.wait());
-    Err(format!("fuse-plyfs was there {PATIENCE:?} after its unmount (killed: {killed:?})"))
+    Err(format!("the daemon was there {PATIENCE:?} after its unmount (killed: {killed:?})"))
 }

@@ -50,7 +50,7 @@ pub(crate) fn overlay_xattr(mark: &str) -> String {
 /// Whether the driver under test can mount here at all.
 pub(crate) fn ready() -> bool {
     let driver = match Driver::under_test() {
-        Driver::Plyfs => "fuse",
+        Driver::Plyfs | Driver::FuseOverlayfs => "fuse",
         Driver::Kernel => "overlayfs",
     };
     require("root") && require(driver)
