@@ -13,6 +13,7 @@ use super::attributes::Attributes;
 use super::marks::Deletions;
 use super::oci_whiteout::{Meaning, meaning};
 use crate::error::{Errno, Error, FsResult, Result};
+use crate::layer::LayerMarks;
 use crate::sys::stat::{Stat, Time, stat_at, stat_fd};
 use crate::sys::{OFlags, OwnedFd, beneath, dir, file, node};
 
@@ -228,9 +229,14 @@ impl Contained {
     /// was there before.
     pub(crate) fn make_opaque(&mut self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
         let done = match &self.deletions {
-            Deletions::InLayer(marks) => {
-                file::open_path_at(dir, name).and_then(|fd| marks.make_opaque(&fd))
-            }
+            Deletions::InLayer(marks) => file::open_path_at(dir, name).and_then(|fd| {
+                marks.make_opaque(&fd)?;
+                // A symlink may have led to the root under any name.
+                if stat_fd(&fd)?.ino == stat_fd(&self.root)?.ino {
+                    marks.note_opaque_root();
+                }
+                Ok(())
+            }),
             Deletions::InTree { .. } => self.remove_tree(dir, name, Remove::OldChildren),
         };
         done.map_err(|e| self.failed("make opaque", path, e))
@@ -307,6 +313,11 @@ impl Contained {
             }
         }
         Ok(())
+    }
+
+    /// What the marks that were made ask of readers.
+    pub(crate) fn marks(&self) -> LayerMarks {
+        self.deletions.made()
     }
 
     /// Sets the attributes of the root by [`Contained::finish`].

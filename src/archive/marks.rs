@@ -1,13 +1,14 @@
 //! What deletions become: in a layer that is being unpacked whiteouts and opaque directories, in
 //! the best form that its filesystem and this process's rights allow; in a tree, removals.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 
 use crate::error::{Errno, FsResult};
-use crate::layer::Namespace;
 use crate::layer::whiteout::{self, OPAQUE_FILE, Style};
 use crate::layer::xattrs::Mark;
+use crate::layer::{Dialect, LayerMarks, Namespace};
 use crate::sys::stat::{Stat, stat_at};
 use crate::sys::xattr::Target;
 use crate::sys::{AsFd, OFlags, OwnedFd, dir, file, node};
@@ -34,6 +35,14 @@ impl Deletions {
     /// For a tree.
     pub(crate) fn in_tree() -> Self {
         Deletions::InTree { made: HashSet::new() }
+    }
+
+    /// What the marks that were made ask of readers.
+    pub(crate) fn made(&self) -> LayerMarks {
+        match self {
+            Deletions::InLayer(marks) => marks.made.get(),
+            Deletions::InTree { .. } => LayerMarks::default(),
+        }
     }
 
     /// Whether what the archive makes has to be told to [`Deletions::spare`].
@@ -71,10 +80,12 @@ impl Deletions {
 }
 
 /// How the layer is marked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Marks {
     style: Style,
     namespace: Namespace,
+    /// What those that were made ask of readers.
+    made: Cell<LayerMarks>,
 }
 
 impl Marks {
@@ -89,7 +100,18 @@ impl Marks {
             Err(Errno::PERM | Errno::OPNOTSUPP) => Namespace::User,
             Err(errno) => return Err(errno),
         };
-        Ok(Marks { style: whiteout::probe_style(root, namespace)?, namespace })
+        let style = whiteout::probe_style(root, namespace)?;
+        Ok(Marks { style, namespace, made: Cell::default() })
+    }
+
+    fn note(&self, dialect: Dialect) {
+        let made = self.made.get();
+        self.made.set(LayerMarks { dialect: made.dialect.and(dialect), ..made });
+    }
+
+    /// Takes note that the root was made opaque.
+    pub(crate) fn note_opaque_root(&self) {
+        self.made.set(LayerMarks { opaque_root: true, ..self.made.get() });
     }
 
     /// Whether `dir`/`name` is a whiteout that was made here.
@@ -107,6 +129,9 @@ impl Marks {
                 Some(b"x") => {}
                 _ => self.namespace.set(Target::fd(dir), Mark::Opaque, b"x")?,
             }
+        }
+        if self.style != Style::Device {
+            self.note(Dialect::Mixed);
         }
         match whiteout::make(dir, name, self.style, self.namespace) {
             Err(Errno::EXIST) if self.style == Style::File => Ok(()),
@@ -132,8 +157,11 @@ impl Marks {
             self.remove_whiteouts(dir)?;
         }
         match self.namespace.set(Target::fd(dir), Mark::Opaque, b"y") {
-            Err(Errno::OPNOTSUPP) => {}
-            other => return other,
+            Err(Errno::OPNOTSUPP) => self.note(Dialect::Mixed),
+            other => {
+                self.note(Dialect::of(self.namespace));
+                return other;
+            }
         }
         match file::create_at(dir, OsStr::new(OPAQUE_FILE), OFlags::WRONLY, 0o000) {
             Ok(_) | Err(Errno::EXIST) => Ok(()),

@@ -12,6 +12,7 @@ use super::contained::{self, Contained, Place};
 use super::oci_whiteout::{Meaning, meaning};
 use super::tar_stream::{Entry, Failure, Kind, TarStream};
 use crate::error::{Errno, Error, FsResult, Result};
+use crate::layer::LayerMarks;
 use crate::sys::stat::stat_at;
 use crate::sys::{OFlags, OwnedFd, creds, file, node};
 
@@ -24,6 +25,8 @@ pub struct Unpacked {
     pub bytes: u64,
     /// Whether the archive says what the root is like.
     pub root: bool,
+    /// What the marks that its deletions became ask of readers.
+    pub marks: LayerMarks,
 }
 
 /// What the names of an entry and of its parents mean that is nothing but a file.
@@ -109,6 +112,7 @@ fn unpack_as(
     }
     stream.drain().map_err(|f| layer.unreadable(&f))?;
     layer.directory.finish(layer.privileged)?;
+    layer.unpacked.marks = layer.directory.marks();
     Ok(layer.unpacked)
 }
 

@@ -33,9 +33,9 @@ pub(super) struct Mount {
 enum Driver {
     /// The daemon fuse-plyfs
     Fuse,
-    /// The kernel's overlayfs; root only, and seen as mounted in this mount namespace only
+    /// The kernel's overlayfs; refused where it would show another tree
     Kernel,
-    /// The kernel's overlayfs where it can be mounted, else the daemon
+    /// The kernel's overlayfs where it lacks nothing that the container uses, else the daemon
     Auto,
 }
 

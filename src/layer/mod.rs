@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `entry` | what a name in one layer is: absent, whiteout, file or directory |
 //! | `whiteout` | the only place that makes or recognises a whiteout |
+//! | `dialect` | which readers understand the marks in a tree |
 //! | `xattrs` | the names of overlay's own xattrs, their escaping, and the marks on a directory |
 //! | `redirect` | where a renamed directory's lower part lies |
 //! | `origin` | which lower inode a copied-up file came from |
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::sys::{self, OwnedFd, stat::Stat};
 
+pub mod dialect;
 pub mod entry;
 pub mod ids;
 pub mod index;
@@ -28,6 +30,7 @@ pub mod whiteout;
 pub mod workdir;
 pub mod xattrs;
 
+pub use dialect::{Dialect, LayerMarks};
 pub use entry::{Probe, probe};
 pub use upper::Upper;
 pub use xattrs::Namespace;

@@ -133,8 +133,9 @@ impl Store {
         let mut tar =
             File::open(archive).map_err(|error| Error::std_io("open", archive, &error))?;
         let what = archive.display().to_string();
-        let size = tar_read::unpack_layer(&mut tar, &tree, &what)?.bytes;
-        let record = LayerRecord { diff_id, chain_id, parent: below, size, blob };
+        let unpacked = tar_read::unpack_layer(&mut tar, &tree, &what)?;
+        let (size, marks) = (unpacked.bytes, Some(unpacked.marks));
+        let record = LayerRecord { diff_id, chain_id, parent: below, size, blob, marks };
         staged.add(StagedLayer { dir, blob: PathBuf::from(archive), record })?;
         Ok(diff_id)
     }

@@ -150,16 +150,33 @@ impl Store {
     }
 
     /// Whether a container that this process holds is mounted. The daemon that serves it holds a
-    /// lock on its workdir as long as it lives, in whatever mount namespace. To look at that is
+    /// lock on its workdir as long as it lives, in whatever mount namespace; the kernel holds none,
+    /// so its mounts are looked for. To look at the lock is
     /// to take it for a moment, and a daemon that starts just then would fail; so nobody looks
     /// while a container is being mounted, which is why it must be held.
     pub(super) fn state_held(&self, container: &Container, _: &File) -> Result<State> {
         let mounts = self.mount_points(container)?;
         let work = self.layout.work(&container.id);
-        if mounts.is_empty() && try_hold(&work, Hold::Shared)?.is_some() {
+        if mounts.is_empty()
+            && try_hold(&work, Hold::Shared)?.is_some()
+            && !self.is_mounted_elsewhere(container)?
+        {
             return Ok(State::Unmounted);
         }
         Ok(State::Mounted(mounts))
+    }
+
+    /// Whether the kernel has the container mounted in another mount namespace, as far as this
+    /// process may look.
+    pub(super) fn is_mounted_elsewhere(&self, container: &Container) -> Result<bool> {
+        // The kernel makes this directory when it mounts, and leaves it.
+        if !self.layout.work(&container.id).join("work").exists() {
+            return Ok(false);
+        }
+        let mounts =
+            mountinfo::read_elsewhere().map_err(|errno| Error::io("read", "/proc", errno))?;
+        let source = mount_source(&container.id);
+        Ok(mounts.iter().any(|mount| mount.source == source.as_str()))
     }
 
     /// Where the container is mounted in this mount namespace.

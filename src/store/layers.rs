@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::blob::Blob;
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::image::{ChainId, DiffId};
-use crate::layer::xattrs;
+use crate::layer::{LayerMarks, xattrs};
 use crate::sys::xattr::{self, Target, XattrFlags};
 use crate::sys::{OwnedFd, Timespec, Timestamps, dir, file, node, stat};
 
@@ -30,6 +30,9 @@ pub(super) struct LayerRecord {
     pub(super) size: u64,
     /// What it was unpacked from.
     pub(super) blob: Blob,
+    /// What its marks ask of readers, where that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) marks: Option<LayerMarks>,
 }
 
 /// A layer that a transaction has unpacked.

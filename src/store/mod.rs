@@ -46,6 +46,7 @@ mod load;
 mod lock;
 mod manifests;
 mod mount;
+mod mount_kernel;
 mod names;
 mod outgoing;
 mod prune;

@@ -1,11 +1,10 @@
 //! `mount`: hands a container to the daemon.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
-use crate::sys::{overlayfs, process};
 
 use super::Store;
 use super::containers::{Container, State, mount_source, mounted};
@@ -18,7 +17,7 @@ pub enum MountDriver<'a> {
     Fuse(&'a Path),
     /// The kernel's overlayfs.
     Kernel,
-    /// The kernel's overlayfs where this process may mount it, else the daemon.
+    /// The kernel's overlayfs where it lacks nothing that the container uses, else the daemon.
     Auto(&'a Path),
 }
 
@@ -50,40 +49,24 @@ impl Store {
         let target = wanted.unwrap_or_else(|| self.default_mount_point(&container));
         match driver {
             MountDriver::Fuse(daemon) => self.run_daemon(&container, &target, daemon)?,
-            MountDriver::Kernel => self.mount_by_kernel(&container, &target)?,
-            MountDriver::Auto(daemon) => {
-                let by_kernel = process::is_initial_root()
-                    .then(|| self.mount_by_kernel(&container, &target))
-                    .transpose();
-                match by_kernel {
-                    Ok(Some(())) => {}
-                    Ok(None) => self.run_daemon(&container, &target, daemon)?,
-                    Err(error) => {
-                        tracing::info!(%error, "the kernel does not mount it, the daemon will");
-                        self.run_daemon(&container, &target, daemon)?;
-                    }
-                }
+            MountDriver::Kernel => {
+                self.refuse_wrong_by_kernel(&container)?;
+                self.mount_by_kernel(&container, &target)?;
             }
+            MountDriver::Auto(daemon) => self.mount_by_either(&container, &target, daemon)?,
         }
         Ok(target)
     }
 
-    /// The options are those that the daemon has by default: what the one writes the other
-    /// understands.
-    fn mount_by_kernel(&self, container: &Container, target: &Path) -> Result<()> {
-        let (lowers, upper) = (self.lowers(container), self.upper(container));
-        let work = self.layout.work(&container.id);
-        let lowers = lowers.iter().map(|lower| ("lowerdir+", lower.as_os_str()));
-        let paths = [("upperdir", upper.as_os_str()), ("workdir", work.as_os_str())];
-        let switches = ["redirect_dir", "index", "metacopy"].map(|key| (key, OsStr::new("on")));
-        let source = OsString::from(mount_source(&container.id));
-        overlayfs::mount(&source, target, lowers.chain(paths).chain(switches)).map_err(|errno| {
-            let name = &container.name;
-            let why = std::io::Error::from(errno);
-            Error::Refused(format!(
-                "cannot mount container {name} by the kernel's overlayfs: {why}; use --driver fuse"
-            ))
-        })
+    fn mount_by_either(&self, container: &Container, target: &Path, daemon: &Path) -> Result<()> {
+        match self.kernel_lacks(container)? {
+            Some(lack) => tracing::info!(%lack, "the daemon mounts it, not the kernel"),
+            None => match self.mount_by_kernel(container, target) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::info!(%error, "the kernel refuses, the daemon mounts it"),
+            },
+        }
+        self.run_daemon(container, target, daemon)
     }
 
     fn run_daemon(&self, container: &Container, target: &Path, daemon: &Path) -> Result<()> {

@@ -80,6 +80,9 @@ impl Store {
         }
         let work = self.layout.work(&container.id);
         match hold_patiently(&work, Hold::Shared, PATIENCE)? {
+            Some(_) if self.is_mounted_elsewhere(container)? => {
+                Err(in_use(container, "it was unmounted here, but not in another mount namespace"))
+            }
             Some(_) => Ok(()),
             None => Err(in_use(container, "it was unmounted, but its daemon has not ended")),
         }

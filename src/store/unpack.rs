@@ -135,6 +135,7 @@ impl Task<'_> {
             parent: self.parent,
             size: unpacked.bytes,
             blob,
+            marks: Some(unpacked.marks),
         };
         let (dir, blob) = (self.dir.clone(), self.blob.clone());
         Ok((StagedLayer { dir, blob, record }, unpacked.root))

@@ -1,8 +1,10 @@
-//! What is mounted where, in this process's mount namespace (proc_pid_mountinfo(5)).
+//! What is mounted where, in this process's mount namespace and in others
+//! (proc_pid_mountinfo(5)).
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{FsResult, errno_of};
 
@@ -25,7 +27,36 @@ pub struct MountPoint {
 
 /// All mounts, in the order in which they were made.
 pub fn read() -> FsResult<Vec<MountPoint>> {
-    let table = std::fs::read("/proc/self/mountinfo").map_err(|error| errno_of(&error))?;
+    read_of(Path::new("/proc/self")).map_err(|error| errno_of(&error))
+}
+
+/// The mounts in the other mount namespaces, as far as this process may look: into those of the
+/// processes that it may trace, which for root are all.
+pub fn read_elsewhere() -> FsResult<Vec<MountPoint>> {
+    let namespace = |process: &Path| std::fs::read_link(process.join("ns/mnt"));
+    let own = namespace(Path::new("/proc/self")).map_err(|error| errno_of(&error))?;
+    let mut seen = HashSet::from([own]);
+    let mut mounts = Vec::new();
+    for process in std::fs::read_dir("/proc").map_err(|error| errno_of(&error))? {
+        let process = process.map_err(|error| errno_of(&error))?.path();
+        let number = process.file_name().unwrap_or_default().as_encoded_bytes();
+        if !number.iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        // One that ended meanwhile, or is somebody else's, tells nothing.
+        let Ok(namespace) = namespace(&process) else { continue };
+        if !seen.contains(&namespace)
+            && let Ok(found) = read_of(&process)
+        {
+            mounts.extend(found);
+            seen.insert(namespace);
+        }
+    }
+    Ok(mounts)
+}
+
+fn read_of(process: &Path) -> std::io::Result<Vec<MountPoint>> {
+    let table = std::fs::read(process.join("mountinfo"))?;
     Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
 }
 
