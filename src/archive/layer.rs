@@ -13,6 +13,7 @@ use super::verify::{self, Verified};
 use super::watch::{Stage, Telling, Watch, Watched};
 use crate::error::{Error, Result};
 use crate::image::{DiffId, Digest};
+use crate::sys::file;
 
 /// Where a layer comes from.
 pub trait LayerSource: Sync {
@@ -45,7 +46,7 @@ impl LayerSource for ArchivedLayer {
     }
 
     fn unpack(&self, into: &Path, keep: &Path, watch: &dyn Watch) -> Result<(Unpacked, Blob)> {
-        let keep = File::create_new(keep).map_err(|e| Error::std_io("create", keep, &e))?;
+        let keep = file::create_new(keep).map_err(|errno| Error::io("create", keep, errno))?;
         self.telling(watch, |section| self.unpack_as_it_came(section, into, keep))
     }
 }

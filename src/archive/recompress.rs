@@ -1,6 +1,5 @@
 //! A layer's archive in another compression than it is kept in.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use super::watch::{Stage, Telling, Watch};
 use crate::error::{Error, Result};
 use crate::image::Digest;
 use crate::image::digest::Hasher;
+use crate::sys::file;
 
 /// The levels: what docker and podman use for gzip, and zstd's own default.
 const GZIP_LEVEL: u32 = 6;
@@ -30,7 +30,7 @@ pub fn recompress(
 ) -> Result<Blob> {
     let telling = Telling { watch, stage: Stage::Write };
     let failed = |error: &io::Error| Error::std_io("write", to, error);
-    let file = File::create_new(to).map_err(|error| failed(&error))?;
+    let file = file::create_new(to).map_err(|errno| Error::io("create", to, errno))?;
     let mut out = Hashed { out: BufWriter::new(file), hasher: Hasher::new(), size: 0 };
     match by {
         Compression::Gzip => {

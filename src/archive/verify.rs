@@ -1,11 +1,12 @@
 //! A reader that checks what passes through it.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use crate::error::{Error, Result};
 use crate::image::digest::Hasher;
 use crate::image::{DiffId, Digest};
+use crate::sys::file;
 
 /// Hashes and counts what is read from `R`. The reader of the last byte gets an error instead of
 /// the end where digest or size are wrong, and more than the promised size is never let through.
@@ -130,16 +131,16 @@ impl<R: Read> Read for Verified<R> {
                 return Err(self.fail(failure));
             }
         };
-        self.count += n as u64;
-        self.ended = n == 0;
         let part = buffer.get(..n).unwrap_or_default();
         self.hasher.update(part);
-        if let Some(copy) = &mut self.copy
-            && let Err(error) = copy.write_all(part)
+        if let Some(copy) = &self.copy
+            && let Err(errno) = file::write_all_at(copy, part, self.count)
         {
-            let failure = Error::std_io("keep a copy of", &self.what, &error);
+            let failure = Error::io("keep a copy of", &self.what, errno);
             return Err(self.fail(failure));
         }
+        self.count += n as u64;
+        self.ended = n == 0;
         self.check_size().map_err(|error| self.fail(error))?;
         if self.ended {
             self.check_digest().map_err(|error| self.fail(error))?;

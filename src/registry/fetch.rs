@@ -1,7 +1,7 @@
 //! How a layer comes: into a file that outlives a broken download, then into its directory.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use futures_util::StreamExt;
@@ -18,6 +18,7 @@ use crate::image::digest::Hasher;
 use crate::image::manifest::Descriptor;
 use crate::image::{DiffId, Digest};
 use crate::store::Store;
+use crate::sys::{file, node};
 
 /// A layer in a registry.
 pub(super) struct RemoteLayer<'a> {
@@ -63,7 +64,7 @@ impl RemoteLayer<'_> {
             return layer.unpack(into, keep, watch);
         }
         let (unpacked, (_, plain_size)) = layer.unpack_only(into, watch)?;
-        fs::rename(came, keep).map_err(|error| Error::std_io("create", keep, &error))?;
+        node::rename_path(came, keep).map_err(|errno| Error::io("create", keep, errno))?;
         let Descriptor { digest, size, .. } = self.blob;
         Ok((unpacked, Blob { digest, size, compression, plain_size }))
     }
@@ -143,9 +144,8 @@ impl RemoteLayer<'_> {
         Ok(())
     }
 
-    fn truncate(&self, mut file: &File) -> Result<()> {
-        let emptied = file.set_len(0).and_then(|()| file.rewind());
-        emptied.map_err(|error| Error::std_io("write", self.what(), &error))
+    fn truncate(&self, file: &File) -> Result<()> {
+        file::truncate(file, 0).map_err(|errno| Error::io("write", self.what(), errno))
     }
 
     fn what(&self) -> String {
@@ -176,14 +176,13 @@ impl<'a> Progress<'a> {
     }
 
     fn write(&mut self, part: &[u8]) -> io::Result<()> {
-        self.file.write_all(part)?;
+        file::write_all_at(self.file, part, self.count)?;
         self.take(part);
         Ok(())
     }
 
     fn restart(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
+        file::truncate(self.file, 0)?;
         *self = Progress::new(self.file, self.watch, self.digest);
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::archive::blob::KeptLayer;
 use crate::error::{Errno, Error, Result};
 use crate::image::{ChainId, Digest};
+use crate::sys::file;
 
 use super::catalog::Catalog;
 use super::layers::StagedLayers;
@@ -18,7 +19,7 @@ use super::{Store, durable};
 
 /// Makes the empty file in which a transaction gathers a blob.
 pub(super) fn create(path: &Path) -> Result<File> {
-    File::create_new(path).map_err(|error| Error::std_io("create", path, &error))
+    file::create_new(path).map_err(|errno| Error::io("create", path, errno))
 }
 
 impl Store {

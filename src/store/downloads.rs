@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::{Errno, Error, Result, errno_of};
 use crate::image::Digest;
+use crate::sys::file;
 
 use super::lock::{Hold, try_hold};
 use super::transaction::entries;
@@ -34,7 +35,7 @@ impl Download {
     /// # Errors
     /// Where `to` exists or cannot be written.
     pub fn link(&self, to: &Path) -> Result<()> {
-        fs::hard_link(&self.path, to).map_err(|error| Error::std_io("create", to, &error))
+        durable::link(&self.path, to)
     }
 
     /// Ends it: the file is no longer needed under its first name.
@@ -93,9 +94,7 @@ impl Store {
 }
 
 fn open(path: &Path) -> Result<File> {
-    let mut options = File::options();
-    let options = options.read(true).write(true).create(true).truncate(false);
-    options.open(path).map_err(|error| Error::std_io("open", path, &error))
+    file::open_or_create(path).map_err(|errno| Error::io("open", path, errno))
 }
 
 fn is_still(file: &File, path: &Path) -> Result<bool> {

@@ -78,6 +78,16 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     rename(from, to, RenameFlags::NOREPLACE)
 }
 
+/// Gives the file `from` the further name `to`, which must not exist.
+pub(super) fn link(from: &Path, to: &Path) -> Result<()> {
+    let link = || {
+        let (from_dir, from_name) = split(from)?;
+        let (to_dir, to_name) = split(to)?;
+        node::link(&from_dir, from_name, &to_dir, to_name)
+    };
+    link().map_err(|errno| Error::io("create", to, errno))
+}
+
 fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<()> {
     let rename = || {
         let (from_dir, from_name) = split(from)?;

@@ -1,7 +1,7 @@
 //! `load`: from an archive of images to images of the store.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 
 use crate::archive::compress::{self, Compression};
@@ -9,6 +9,7 @@ use crate::archive::watch::{Unwatched, Watch};
 use crate::archive::{Archive, ArchivedImage};
 use crate::error::{Error, Result};
 use crate::image::{ImageId, Reference};
+use crate::sys::file;
 
 use super::Store;
 use super::incoming::IncomingImage;
@@ -102,15 +103,10 @@ fn seekable_and_plain(mut file: File, what: &str, transaction: &Transaction) -> 
 
 /// Writes what `source` holds, uncompressed, to the new file at `path`.
 pub(super) fn spool(source: File, what: &str, path: &Path) -> Result<File> {
-    let failed = |error: &io::Error| Error::std_io("write", path, error);
-    let mut spooled = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(|error| failed(&error))?;
+    let failed = |errno| Error::io("write", path, errno);
+    let spooled = file::create_new(path).map_err(failed)?;
     let mut plain = compress::decompressed(BufReader::new(source), what)?;
-    let mut buffer = vec![0; 1 << 20];
+    let (mut buffer, mut end) = (vec![0; 1 << 20], 0);
     loop {
         let n = match plain.read(&mut buffer) {
             Ok(0) => return Ok(spooled),
@@ -119,6 +115,7 @@ pub(super) fn spool(source: File, what: &str, path: &Path) -> Result<File> {
             Err(error) => return Err(crate::archive::verify::read_error(what, &error)),
         };
         let part = buffer.get(..n).unwrap_or_default();
-        spooled.write_all(part).map_err(|error| failed(&error))?;
+        file::write_all_at(&spooled, part, end).map_err(failed)?;
+        end += n as u64;
     }
 }

@@ -1,6 +1,7 @@
 //! Open files: opening, reading, writing, space, durability.
 
 use std::ffi::OsStr;
+use std::fs::File;
 
 use rustix::fs::{FallocateFlags, IFlags, Mode, OFlags, SeekFrom, openat};
 
@@ -40,6 +41,20 @@ pub fn create_at(dir: impl AsFd, name: &OsStr, flags: OFlags, mode: u32) -> FsRe
     fault::step()?;
     let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::from_raw_mode(mode & 0o7777))
+}
+
+/// Creates the file at `path`, which must not exist, to be read and written.
+pub fn create_new(path: &std::path::Path) -> FsResult<File> {
+    fault::step()?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(File::from)
+}
+
+/// Opens the file at `path` to be read and written; creates it where there is none.
+pub fn open_or_create(path: &std::path::Path) -> FsResult<File> {
+    fault::step()?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(File::from)
 }
 
 /// Creates a file without a name on the filesystem of `dir`.
