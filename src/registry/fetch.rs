@@ -1,6 +1,5 @@
 //! How a layer comes: into a file that outlives a broken download, then into its directory.
 
-use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
@@ -17,8 +16,7 @@ use crate::error::{Error, Result};
 use crate::image::digest::Hasher;
 use crate::image::manifest::Descriptor;
 use crate::image::{DiffId, Digest};
-use crate::store::Store;
-use crate::sys::{file, node};
+use crate::store::{Download, Store};
 
 /// A layer in a registry.
 pub(super) struct RemoteLayer<'a> {
@@ -36,12 +34,10 @@ impl LayerSource for RemoteLayer<'_> {
     fn unpack(&self, into: &Path, keep: &Path, watch: &dyn Watch) -> Result<(Unpacked, Blob)> {
         let download = self.store.download(&self.blob.digest)?;
         watch.begin(Stage::Download, &self.blob.digest, Some(self.blob.size));
-        let outcome = self.fetch(download.file(), watch);
+        let outcome = self.fetch(&download, watch);
         watch.end(Stage::Download, &self.blob.digest);
         outcome?;
-        let came = keep.with_extension("came");
-        download.link(&came)?;
-        let unpacked = self.unpack_file(&came, into, keep, watch)?;
+        let unpacked = self.unpack_download(&download, into, keep, watch)?;
         // Only now: what was downloaded but could not be unpacked for want of space need not
         // come again.
         download.finish()?;
@@ -50,28 +46,29 @@ impl LayerSource for RemoteLayer<'_> {
 }
 
 impl RemoteLayer<'_> {
-    fn unpack_file(
+    fn unpack_download(
         &self,
-        came: &Path,
+        download: &Download,
         into: &Path,
         keep: &Path,
         watch: &dyn Watch,
     ) -> Result<(Unpacked, Blob)> {
-        let file = File::open(came).map_err(|error| Error::std_io("open", came, &error))?;
+        let file = download.file().try_clone();
+        let file = file.map_err(|error| Error::std_io("open", self.what(), &error))?;
         let layer = ArchivedLayer::of_blob(file, self.what(), self.diff_id)?;
         let compression = layer.compression()?;
         if !compression.is_kept() {
             return layer.unpack(into, keep, watch);
         }
         let (unpacked, (_, plain_size)) = layer.unpack_only(into, watch)?;
-        node::rename_path(came, keep).map_err(|errno| Error::io("create", keep, errno))?;
+        download.link(keep)?;
         let Descriptor { digest, size, .. } = self.blob;
         Ok((unpacked, Blob { digest, size, compression, plain_size }))
     }
 
-    /// Completes `file`, whatever of the blob is in it.
-    fn fetch(&self, file: &File, watch: &dyn Watch) -> Result<()> {
-        let state = std::cell::RefCell::new(self.resume(file, watch)?);
+    /// Completes the download, whatever of the blob is in it.
+    fn fetch(&self, download: &Download, watch: &dyn Watch) -> Result<()> {
+        let state = std::cell::RefCell::new(self.resume(download, watch)?);
         self.connection.retried(|| self.go_on(&state))?;
         let mut state = state.into_inner();
         let (count, resumed) = (state.count, state.resumed);
@@ -80,9 +77,9 @@ impl RemoteLayer<'_> {
             return Ok(());
         }
         // Nothing that is wrong is kept; and where it was so before, a new beginning may help.
-        self.truncate(file)?;
+        download.empty()?;
         if resumed {
-            return self.fetch(file, watch);
+            return self.fetch(download, watch);
         }
         let expected = format!("{}, {} bytes", self.blob.digest, self.blob.size);
         Err(Error::Mismatch {
@@ -93,16 +90,16 @@ impl RemoteLayer<'_> {
     }
 
     /// Takes in what has come before.
-    fn resume<'a>(&self, file: &'a File, watch: &'a dyn Watch) -> Result<Progress<'a>> {
+    fn resume<'a>(&self, download: &'a Download, watch: &'a dyn Watch) -> Result<Progress<'a>> {
         let failed = |error: &io::Error| Error::std_io("read", self.what(), error);
-        let length = file.metadata().map_err(|error| failed(&error))?.len();
+        let mut source = download.file();
+        let length = source.metadata().map_err(|error| failed(&error))?.len();
         if length > self.blob.size {
-            self.truncate(file)?;
+            download.empty()?;
         }
-        let mut source = file;
         source.rewind().map_err(|error| failed(&error))?;
         let digest = self.blob.digest;
-        let mut state = Progress::new(file, watch, digest);
+        let mut state = Progress::new(download, watch, digest);
         let mut buffer = vec![0; 256 << 10];
         loop {
             let n = source.read(&mut buffer).map_err(|error| failed(&error))?;
@@ -144,10 +141,6 @@ impl RemoteLayer<'_> {
         Ok(())
     }
 
-    fn truncate(&self, file: &File) -> Result<()> {
-        file::truncate(file, 0).map_err(|errno| Error::io("write", self.what(), errno))
-    }
-
     fn what(&self) -> String {
         format!("{}, layer {}", self.connection.remote, self.blob.digest)
     }
@@ -155,7 +148,7 @@ impl RemoteLayer<'_> {
 
 /// How far a download is.
 struct Progress<'a> {
-    file: &'a File,
+    download: &'a Download,
     watch: &'a dyn Watch,
     digest: Digest,
     hasher: Hasher,
@@ -165,8 +158,8 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn new(file: &'a File, watch: &'a dyn Watch, digest: Digest) -> Progress<'a> {
-        Progress { file, watch, digest, hasher: Hasher::new(), count: 0, resumed: false }
+    fn new(download: &'a Download, watch: &'a dyn Watch, digest: Digest) -> Progress<'a> {
+        Progress { download, watch, digest, hasher: Hasher::new(), count: 0, resumed: false }
     }
 
     fn take(&mut self, part: &[u8]) {
@@ -176,14 +169,14 @@ impl<'a> Progress<'a> {
     }
 
     fn write(&mut self, part: &[u8]) -> io::Result<()> {
-        file::write_all_at(self.file, part, self.count)?;
+        self.download.write_at(self.count, part)?;
         self.take(part);
         Ok(())
     }
 
     fn restart(&mut self) -> io::Result<()> {
-        file::truncate(self.file, 0)?;
-        *self = Progress::new(self.file, self.watch, self.digest);
+        self.download.empty().map_err(io::Error::other)?;
+        *self = Progress::new(self.download, self.watch, self.digest);
         Ok(())
     }
 }

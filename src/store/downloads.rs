@@ -25,9 +25,25 @@ pub struct Download {
 }
 
 impl Download {
-    /// What has come so far, open for reading and writing.
+    /// What has come so far, open for reading.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Writes a part of the blob.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn write_at(&self, offset: u64, part: &[u8]) -> std::io::Result<()> {
+        Ok(file::write_all_at(&self.file, part, offset)?)
+    }
+
+    /// Forgets what has come.
+    ///
+    /// # Errors
+    /// Where the file cannot be changed.
+    pub fn empty(&self) -> Result<()> {
+        file::truncate(&self.file, 0).map_err(|errno| Error::io("write", &self.path, errno))
     }
 
     /// Gives the file, which is complete, one more name on the same filesystem.

@@ -81,12 +81,6 @@ pub fn rename(
     rustix::fs::renameat_with(from_dir, from, to_dir, to, flags)
 }
 
-/// Moves the file at `from` to `to`, over whatever file is there.
-pub fn rename_path(from: &std::path::Path, to: &std::path::Path) -> FsResult<()> {
-    fault::step()?;
-    rustix::fs::rename(from, to)
-}
-
 /// Changes owner and group, `None` leaving one as it is; a symlink's own. With an empty name
 /// those of `dir`, which may be an `O_PATH` descriptor.
 pub fn set_owner(dir: impl AsFd, name: &OsStr, uid: Option<u32>, gid: Option<u32>) -> FsResult<()> {
