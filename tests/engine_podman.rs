@@ -74,6 +74,36 @@ fn containers_with_mapped_ids_live_as_on_vfs() {
     expect_same_life(life::mapped, &[(Storage::Vfs, VFS)]);
 }
 
+/// podman gives the root of a container that it compares while it runs to 0:0, which none of the
+/// ids that the mount shows is. (It then commits the host's ids, which is what the mount shows.)
+#[test]
+fn a_container_with_mapped_ids_is_compared_committed_and_copied_to_while_it_runs() {
+    if !ready() {
+        return;
+    }
+    let room = Room::enter();
+    let base = image::base(&room);
+    let podman = Podman::new(&room, Storage::Plyfs);
+    podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+    let maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"];
+    let words = [&["run", "-d", "--name", "box"][..], &maps, &[image::BASE, "sleep", "1000"]];
+    podman.ok(&words.concat());
+    podman.ok(&["exec", "box", "sh", "-c", "echo x >/t/new; chown 5:6 /t/new; rm /t/b_delete"]);
+    podman.ok(&["cp", base.to_str().unwrap(), "box:/t/copied"]);
+    let changes = podman.ok(&["diff", "box"]);
+    for line in ["A /t/new", "A /t/copied", "D /t/b_delete"] {
+        assert!(changes.lines().any(|change| change == line), "{line}: {changes}");
+    }
+    podman.ok(&["commit", "-q", "box", "live:1"]);
+    let script = "stat -c %u:%g / /t/new /t/copied; touch /t/more";
+    assert_eq!(podman.ok(&["exec", "box", "sh", "-c", script]), "0:0\n5:6\n0:0");
+    // What is made from outside is the container's root's.
+    let place = podman.ok(&["mount", "box"]);
+    std::fs::write(std::path::Path::new(&place).join("t/outside"), "x").unwrap();
+    podman.ok(&["umount", "box"]);
+    assert_eq!(podman.ok(&["exec", "box", "stat", "-c", "%u:%g", "/t/outside"]), "0:0");
+}
+
 #[test]
 fn a_build_of_five_steps_gives_the_images_of_the_kernels_driver() {
     expect_same_life(life::build, BOTH);

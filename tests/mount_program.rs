@@ -261,6 +261,18 @@ fn id_maps_show_the_ids_of_the_host() {
     std::os::unix::fs::chown(&new, Some(10_000), Some(20_000)).unwrap();
     let kept = fs::metadata(place.path("upper/new")).unwrap();
     assert_eq!((kept.uid(), kept.gid()), (0, 0));
+    // An engine works on it from outside: what it makes is the container's root's, what it gives
+    // away by the container's ids is theirs, and it can give nothing to whom the container has not.
+    fs::write(place.path("merged/from-outside"), "x").unwrap();
+    for (shown, on_disk) in [("merged", "upper"), ("merged/from-outside", "upper/from-outside")] {
+        std::os::unix::fs::chown(place.path(shown), Some(0), Some(0)).unwrap();
+        let kept = fs::metadata(place.path(on_disk)).unwrap();
+        assert_eq!((kept.uid(), kept.gid()), (0, 0));
+        let seen = fs::metadata(place.path(shown)).unwrap();
+        assert_eq!((seen.uid(), seen.gid()), (10_000, 20_000));
+    }
+    let refused = std::os::unix::fs::chown(place.path("merged/from-outside"), Some(5000), None);
+    assert_eq!(refused.unwrap_err().raw_os_error(), Some(rustix::io::Errno::INVAL.raw_os_error()));
     run("umount", &[], &place.merged());
     place.expect_end();
 }

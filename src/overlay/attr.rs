@@ -87,8 +87,8 @@ impl Overlay {
         set: &SetAttr,
     ) -> FsResult<Stat> {
         let node = self.nodes.get(node)?;
-        let uid = set.uid.map(|id| self.uids.to_disk(id).ok_or(Errno::INVAL)).transpose()?;
-        let gid = set.gid.map(|id| self.gids.to_disk(id).ok_or(Errno::INVAL)).transpose()?;
+        let uid = set.uid.map(|id| self.uids.owner(id).ok_or(Errno::INVAL)).transpose()?;
+        let gid = set.gid.map(|id| self.gids.owner(id).ok_or(Errno::INVAL)).transpose()?;
         let data = set.size.map_or(Data::Attributes, Data::Upto);
         self.copy_up(&node, data)?;
         if let Some(size) = set.size {

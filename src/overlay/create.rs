@@ -17,7 +17,6 @@ use super::node::{Node, RealKey};
 use super::node_state::NodeState;
 use super::{Caller, Entry, Name, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult, check_name};
-use crate::layer::ids::OVERFLOW_ID;
 use crate::layer::upper::{Present, Upper};
 use crate::layer::whiteout;
 use crate::layer::xattrs::Mark;
@@ -157,10 +156,7 @@ impl Overlay {
     }
 
     fn birth(&self, caller: &Caller, mode: u32) -> Birth {
-        // An engine that runs as the host's root makes files for a container without it, and
-        // then gives them to the container's.
-        let uid = self.uids.to_disk(caller.uid).unwrap_or(OVERFLOW_ID);
-        let gid = self.gids.to_disk(caller.gid).unwrap_or(OVERFLOW_ID);
+        let (uid, gid) = (self.uids.maker(caller.uid), self.gids.maker(caller.gid));
         Birth { uid, gid, mode: mode & 0o7777 }
     }
 
