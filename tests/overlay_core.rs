@@ -6,6 +6,8 @@
     reason = "a test stops at what is not as expected"
 )]
 
+mod support;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
@@ -48,6 +50,8 @@ impl Stack {
         let options = Options {
             lowerdirs: vec![self.path("l1"), self.path("l2")],
             upper: Some(UpperOption { upperdir: self.path("u"), workdir: self.path("w") }),
+            // Without root's rights it is by wish alone.
+            metacopy: support::rootless().then_some(true),
             ..Options::default()
         };
         Overlay::new(&options).unwrap()

@@ -183,3 +183,32 @@ fn anything_with_several_names_in_a_lower_can_be_changed() {
         mount.remount();
     }
 }
+
+/// Rootless podman gives a layer other owners by a mount, and has it as a lower from then on: a
+/// file of 1 MiB, whose attributes alone had been copied up, was all zeros there, because no mark
+/// `user.overlay.metacopy` of a lower is believed.
+#[test]
+fn data_is_there_when_an_upper_with_user_marks_becomes_a_lower() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile d/small x\n");
+    let data: Vec<u8> = (0..3u32 << 20).map(|n| n.to_le_bytes()[1]).collect();
+    for name in ["d/large", "d/linked"] {
+        fs::write(scene.lowers[0].join(name), &data).unwrap();
+    }
+    fs::hard_link(scene.lowers[0].join("d/linked"), scene.lowers[0].join("d/other")).unwrap();
+    let options = Options::with(&["userxattr"]);
+    let mount = scene.mount_by(Driver::Plyfs, &options);
+    for name in ["large", "linked", "other", "small"] {
+        std::os::unix::fs::lchown(mount.path(format!("d/{name}")), Some(5), Some(6)).unwrap();
+    }
+    drop(mount);
+    stacked(&scene, &options, |mount| {
+        for name in ["large", "linked", "other"] {
+            let path = mount.path(format!("d/{name}"));
+            assert_eq!(fs::metadata(&path).unwrap().uid(), 5, "{name}");
+            assert!(fs::read(&path).unwrap() == data, "{name} has lost its data");
+        }
+    });
+}

@@ -91,6 +91,9 @@ impl Overlay {
         let gid = set.gid.map(|id| self.gids.owner(id).ok_or(Errno::INVAL)).transpose()?;
         let data = set.size.map_or(Data::Attributes, Data::Upto);
         self.copy_up(&node, data)?;
+        if uid.is_some() || gid.is_some() {
+            self.ensure_known_names(&node)?;
+        }
         if let Some(size) = set.size {
             self.set_size(&node, handle, size, set.kill_suidgid)?;
         }

@@ -10,7 +10,7 @@ use super::directory::Directory;
 use super::layer_dir::name_of;
 use super::listing::{Listed, Occupant};
 use super::merge::Merged;
-use super::node::Node;
+use super::node::{Alias, Node};
 use super::stage::times_of;
 use super::{Name, Overlay};
 use crate::error::{Errno, FsResult};
@@ -128,6 +128,30 @@ impl Overlay {
         let (kind, ino) = (node.kind(), node.state.lock().ino);
         let listed = Listed::in_upper(name, kind, ino, true);
         self.relist(parent, |listing| listing.put(listed));
+        Ok(())
+    }
+
+    /// Makes sure that all names of an indexed file that are known stand in the upper. Who gives a
+    /// whole tree other owners, name by name, may go on with this upper as a lower, where no index
+    /// is asked and a name that stands in a lower only has the old owner.
+    pub(super) fn ensure_known_names(&self, node: &Arc<Node>) -> FsResult<()> {
+        let names: Vec<_> = {
+            let state = node.state.lock();
+            if state.index().is_none() {
+                return Ok(());
+            }
+            state.names().cloned().collect()
+        };
+        for Alias { parent, name } in names {
+            let ensured = self
+                .copy_up(&parent, Data::Attributes)
+                .and_then(|()| self.ensure_upper_name(node, &parent, &name));
+            match ensured {
+                // Removed meanwhile.
+                Ok(()) | Err(Errno::NOENT | Errno::STALE) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
         Ok(())
     }
 

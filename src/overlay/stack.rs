@@ -21,7 +21,7 @@ use crate::layer::ids::{IdMap, IdRange};
 use crate::layer::origin::Origin;
 use crate::layer::upper::Wanted;
 use crate::layer::xattrs::DirMarks;
-use crate::layer::{Layer, LayerIndex, Upper, entry};
+use crate::layer::{Layer, LayerIndex, Namespace, Upper, entry};
 use crate::sys::OFlags;
 use crate::sys::file_handle::open_handle;
 use crate::sys::stat::Stat;
@@ -33,6 +33,13 @@ const MOST_LOWERS: usize = u16::MAX as usize;
 /// Smaller files are copied whole, because a kernel mount without `metacopy=on` (the default of
 /// most distributions) refuses a file whose data is elsewhere.
 const METACOPY_FROM: u64 = 1 << 20;
+
+/// From which size on attributes are copied alone where the options leave it to us. Never where
+/// marks are `user.overlay.*`: no mount believes such a mark in a lower, so that the file would
+/// show zeros once this upper is a lower of another mount (podman makes such layers for users).
+fn metacopy_from(upper: &Upper) -> Option<u64> {
+    (upper.namespace == Namespace::Trusted).then_some(METACOPY_FROM)
+}
 
 impl Overlay {
     /// Opens the layers that `options` name, takes the workdir, and cleans what a crash left.
@@ -54,7 +61,7 @@ impl Overlay {
             metacopy_from: match options.metacopy {
                 Some(true) => Some(0),
                 Some(false) => None,
-                None => Some(METACOPY_FROM),
+                None => upper.as_ref().and_then(metacopy_from),
             },
         };
         let devices = lowers.iter().rev().map(|lower| lower.stat.dev);
