@@ -108,14 +108,7 @@ impl<'a> Docker<'a> {
     fn tree(&self, container: &str) -> Snapshot {
         let archive = self.home.join("export.tar");
         self.ok(&["export", "--output", archive.to_str().unwrap(), container]);
-        let dir = self.home.join("unpacked");
-        fs::create_dir(&dir).unwrap();
-        let mut tar = Command::new("tar");
-        tar.args(["--extract", "-p", "--numeric-owner", "--xattrs", "--xattrs-include=*"]);
-        run(tar.arg("--file").arg(&archive).arg("--directory").arg(&dir));
-        let tree = Snapshot::of(&dir);
-        fs::remove_dir_all(&dir).unwrap();
-        tree
+        engines::unpacked(&archive, &self.home.join("unpacked"))
     }
 
     /// The tree of an image.

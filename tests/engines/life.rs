@@ -1,10 +1,9 @@
 //! One life of containers, to be played on several storages: what the trees are after each step.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::image::{BASE, build_context};
-use super::{Podman, fixture, run, sorted};
+use super::{Podman, fixture, sorted, unpacked};
 use crate::support::{Policy, Snapshot, assert_same};
 
 /// What another driver is known to see otherwise.
@@ -72,7 +71,7 @@ pub(crate) fn containers(podman: &Podman<'_>) -> Life {
 
     let archive = podman.path("export.tar");
     podman.ok(&["export", "-o", archive.to_str().unwrap(), "changed"]);
-    life.tree("export", unpacked(podman, &archive));
+    life.tree("export", unpacked(&archive, &podman.path("unpacked")));
     let archive = podman.path("saved.tar");
     podman.ok(&["save", "-q", "-o", archive.to_str().unwrap(), "committed:1"]);
     podman.ok(&["rmi", "committed:1"]);
@@ -147,16 +146,22 @@ pub(crate) fn mapped(podman: &Podman<'_>) -> Life {
     life
 }
 
-/// The tree in an archive.
-fn unpacked(podman: &Podman<'_>, archive: &Path) -> Snapshot {
-    let dir = podman.path("unpacked");
-    std::fs::create_dir(&dir).unwrap();
-    let mut tar = Command::new("tar");
-    tar.args(["--extract", "-p", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file"]);
-    run(tar.arg(archive).arg("--directory").arg(&dir));
-    let tree = Snapshot::of(&dir);
-    std::fs::remove_dir_all(&dir).unwrap();
-    tree
+/// A container in which an ordinary user has the id that he has outside; podman commits it where
+/// that id is one that an image can have here.
+pub(crate) fn own_id(podman: &Podman<'_>, commit: bool) -> Life {
+    let mut life = Life::default();
+    let script = "id -u >/tmp/id; cd /tmp; mkdir dir; echo x >dir/new; chmod 640 dir/new; \
+                  stat -c '%u %g %a %n' / /t /t/* /home dir dir/*; echo x >/t/a_modify || true";
+    let maps = ["--userns=keep-id", "--name", "own"];
+    let words = [&["run"][..], &maps, &[BASE, "sh", "-c", script]].concat();
+    life.words("run", &podman.ok(&words));
+    life.tree("run", podman.tree("own"));
+    life.words("diff", &podman.ok(&["diff", "own"]));
+    if commit {
+        podman.ok(&["commit", "-q", "own", "of-own:1"]);
+        life.tree("commit", podman.image_tree("of-own:1"));
+    }
+    life
 }
 
 /// What buildah does step by step, without podman.
@@ -164,11 +169,7 @@ pub(crate) fn by_hand(podman: &Podman<'_>) -> Life {
     let mut life = Life::default();
     let context = build_context(podman.room);
     let place = |name: &str| context.join(name).to_str().unwrap().to_owned();
-    let tree = |container: &str| {
-        let tree = Snapshot::of(Path::new(&podman.buildah(&["mount", container])));
-        podman.buildah(&["umount", container]);
-        tree
-    };
+    let tree = |container: &str| podman.mounted(&["buildah", "mount", container]);
     let container = podman.buildah(&["from", BASE]);
     let container = container.as_str();
     podman.buildah(&["copy", container, &place("changes.sh"), "/bin/changes"]);

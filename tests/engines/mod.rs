@@ -14,6 +14,7 @@ pub(crate) mod image;
 pub(crate) mod life;
 pub(crate) mod podman;
 pub(crate) mod room;
+pub(crate) mod user;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use podman::{Podman, Storage};
 pub(crate) use room::Room;
+pub(crate) use user::User;
 
 /// The mount program under test.
 pub(crate) const PLYFS: &str = env!("CARGO_BIN_EXE_fuse-plyfs");
@@ -51,6 +53,17 @@ fn said(command: &Command, output: &std::process::Output) -> String {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
     out.into_owned()
+}
+
+/// The tree in an archive, unpacked at `dir` for that time.
+pub(crate) fn unpacked(archive: &Path, dir: &Path) -> crate::support::Snapshot {
+    std::fs::create_dir(dir).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "-p", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file"]);
+    run(tar.arg(archive).arg("--directory").arg(dir));
+    let tree = crate::support::Snapshot::of(dir);
+    std::fs::remove_dir_all(dir).unwrap();
+    tree
 }
 
 /// Waits for something that comes by itself.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{PLYFS, Room, run, run_with};
+use super::{PLYFS, Room, User, run, run_with, unpacked};
 use crate::support::Snapshot;
 
 /// What keeps the layers.
@@ -28,18 +28,29 @@ impl Storage {
     }
 }
 
-/// podman as root.
+/// podman, as root or as an ordinary user.
 #[derive(Debug)]
 pub(crate) struct Podman<'a> {
     pub(crate) room: &'a Room,
     pub(crate) storage: Storage,
+    user: Option<&'a User>,
     home: PathBuf,
 }
 
 impl<'a> Podman<'a> {
     pub(crate) fn new(room: &'a Room, storage: Storage) -> Podman<'a> {
         let home = room.dir(&format!("{storage:?}").to_lowercase());
-        let podman = Podman { room, storage, home };
+        Podman::at(room, storage, None, home)
+    }
+
+    /// podman as `user`.
+    pub(crate) fn rootless(room: &'a Room, storage: Storage, user: &'a User) -> Podman<'a> {
+        let home = user.dir(&format!("{storage:?}").to_lowercase());
+        Podman::at(room, storage, Some(user), home)
+    }
+
+    fn at(room: &'a Room, storage: Storage, user: Option<&'a User>, home: PathBuf) -> Podman<'a> {
+        let podman = Podman { room, storage, user, home };
         podman.write_storage_conf("");
         fs::write(podman.home.join("containers.conf"), containers_conf(&podman.home)).unwrap();
         podman
@@ -54,7 +65,8 @@ impl<'a> Podman<'a> {
              runroot = \"{home}/run\"\n[storage.options.overlay]\n"
         );
         if self.storage == Storage::Plyfs {
-            text.push_str(&format!("mount_program = \"{PLYFS}\"\n"));
+            let program = self.user.map_or(PLYFS, |_| "/usr/bin/fuse-plyfs");
+            text.push_str(&format!("mount_program = \"{program}\"\n"));
         }
         if !mountopt.is_empty() {
             text.push_str(&format!("mountopt = \"{mountopt}\"\n"));
@@ -69,11 +81,17 @@ impl<'a> Podman<'a> {
 
     /// podman or buildah.
     pub(crate) fn program(&self, program: &str, words: &[&str]) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match self.user {
+            Some(user) => user.command(program),
+            None => Command::new(program),
+        };
         command.args(words).current_dir(&self.home);
         command.env("CONTAINERS_CONF", self.home.join("containers.conf"));
         command.env("CONTAINERS_STORAGE_CONF", self.home.join("storage.conf"));
-        command.env("BUILDAH_ISOLATION", "chroot").env_remove("XDG_RUNTIME_DIR");
+        command.env("BUILDAH_ISOLATION", "chroot");
+        if self.user.is_none() {
+            command.env_remove("XDG_RUNTIME_DIR");
+        }
         command
     }
 
@@ -94,18 +112,36 @@ impl<'a> Podman<'a> {
 
     /// The tree of a container, running or not.
     pub(crate) fn tree(&self, container: &str) -> Snapshot {
-        let place = self.ok(&["mount", container]);
-        let tree = Snapshot::of(Path::new(&place));
-        self.ok(&["umount", container]);
-        tree
+        self.mounted(&["podman", "mount", container])
     }
 
     /// The tree of an image.
     pub(crate) fn image_tree(&self, image: &str) -> Snapshot {
-        let place = self.ok(&["image", "mount", image]);
-        let tree = Snapshot::of(Path::new(&place));
-        self.ok(&["image", "umount", image]);
-        tree
+        self.mounted(&["podman", "image", "mount", image])
+    }
+
+    /// The tree that an engine mounts by `words`, and unmounts by the same with `umount`. That of
+    /// an ordinary user is seen in his namespaces alone, and so comes in an archive from there.
+    pub(crate) fn mounted(&self, words: &[&str]) -> Snapshot {
+        let opposite = words.iter().map(|word| if *word == "mount" { "umount" } else { word });
+        let opposite: Vec<&str> = opposite.collect();
+        if self.user.is_none() {
+            let place = run(&mut self.program(words[0], &words[1..]));
+            let tree = Snapshot::of(Path::new(place.trim_end()));
+            run(&mut self.program(opposite[0], &opposite[1..]));
+            return tree;
+        }
+        // The code 1 is for the root's changed ctime: podman changes its owner, to the same, when
+        // it comes to clean up behind an exec.
+        let script = format!(
+            "tar --create --xattrs --xattrs-include='*' --format=posix --numeric-owner \
+             --file seen.tar --directory \"$({})\" . || [ $? = 1 ]; {} >/dev/null; \
+             chmod 644 seen.tar",
+            words.join(" "),
+            opposite.join(" "),
+        );
+        self.ok(&["unshare", "sh", "-e", "-c", &script]);
+        unpacked(&self.path("seen.tar"), &self.path("seen"))
     }
 
     /// A path of this engine's own.
