@@ -112,10 +112,10 @@ fn failures_are_one_line_that_names_the_thing() {
 }
 
 #[test]
-fn wrong_usage_is_exit_code_2() {
+fn wrong_usage_is_exit_code_125_as_with_podman() {
     let shell = Shell::new();
     for arguments in [&["frob"][..], &["rm"], &["create"], &["images", "--frob"], &[]] {
-        assert_eq!(shell.run(arguments).status.code(), Some(2), "{arguments:?}");
+        assert_eq!(shell.run(arguments).status.code(), Some(125), "{arguments:?}");
     }
 }
 
@@ -137,7 +137,7 @@ fn the_store_is_where_it_was_asked_for() {
     assert!(other.join("layers").is_dir());
     assert!(!shell.dir.path().join("root").exists());
     let empty = shell.command(&["images"]).env("PLYFS_ROOT", "").output().unwrap();
-    assert_eq!(empty.status.code(), Some(2));
+    assert_eq!(empty.status.code(), Some(125));
     // A store of a later version is not touched.
     std::fs::write(other.join("format"), "3\n").unwrap();
     let refusal = shell.fails(&["--root", other.to_str().unwrap(), "images"]);

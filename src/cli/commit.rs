@@ -26,7 +26,7 @@ pub(super) struct Commit {
     /// Make one layer of the whole tree instead of one more layer with what changed
     #[arg(long)]
     squash: bool,
-    /// Print nothing but errors
+    /// Show no progress
     #[arg(short, long)]
     quiet: bool,
 }
@@ -77,6 +77,6 @@ impl Commit {
         let progress = Progress::time("Committing", self.quiet);
         let id = context.store()?.commit(&self.container, &options)?;
         drop(progress);
-        if self.quiet { Ok(()) } else { output::print_line(&id.to_string()) }
+        output::print_line(&id.to_string())
     }
 }

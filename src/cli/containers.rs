@@ -24,11 +24,15 @@ pub(super) struct Create {
     /// Name of the container [default: a random one]
     #[arg(long)]
     name: Option<String>,
+    /// Command in the place of the image's: noted for inspect and commit, for nothing is run
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 impl Create {
     pub(super) fn run(self, context: &Context) -> Result<()> {
-        let container = context.store()?.create(&self.image, self.name.as_deref())?;
+        let container =
+            context.store()?.create_for(&self.image, self.name.as_deref(), &self.command)?;
         output::print_line(&container.id.hex())
     }
 }
@@ -228,8 +232,10 @@ impl Remove {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let store = context.store()?;
         output::for_each(&self.containers, |name| {
-            store.remove_container(name, self.force)?;
-            output::print_line(name)
+            match output::unless_gone(self.force, store.remove_container(name, self.force))? {
+                Some(_) => output::print_line(name),
+                None => Ok(()),
+            }
         })
     }
 }

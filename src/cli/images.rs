@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::image::{Reference, RepoDigest, Timestamp};
 use crate::store::{Image, Source};
 
-use super::filters::Filters;
+use super::filters::{Filters, glob};
 use super::json_flag::{Form, JsonFlag};
 use super::progress::Bars;
 use super::{Context, output};
@@ -28,7 +28,7 @@ pub(super) struct Load {
     /// Archive to read instead of standard input
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Print nothing but errors
+    /// Show no progress
     #[arg(short, long)]
     quiet: bool,
 }
@@ -43,9 +43,6 @@ impl Load {
         let all = context.store()?.load_watched(source, &bars)?;
         drop(bars);
         for loaded in all {
-            if self.quiet {
-                continue;
-            }
             if loaded.references.is_empty() {
                 output::print_line(&format!("Loaded image ID: {}", loaded.id))?;
             }
@@ -72,7 +69,7 @@ pub(super) fn standard_input() -> Result<File> {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  plyfs images --no-trunc")]
 pub(super) struct List {
-    /// Only images with this repository or repository:tag
+    /// Only images with this repository or repository:tag; * and ? stand for anything
     name: Option<String>,
     /// Print ids only
     #[arg(short, long)]
@@ -179,7 +176,8 @@ fn matches(reference: &Reference, filter: &str) -> bool {
     let same = |text: &str| {
         reference.answers_to(text) || Reference::parse(text).is_ok_and(|full| full == *reference)
     };
-    same(filter) || same(&tagged)
+    let (whole, repository) = (reference.familiar(), reference.familiar_repository());
+    same(filter) || same(&tagged) || glob(filter, &whole) || glob(filter, &repository)
 }
 
 fn created(text: Option<&str>) -> String {
@@ -219,7 +217,11 @@ impl Remove {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let store = context.store()?;
         output::for_each(&self.images, |image| {
-            let removed = store.remove_image(image, self.force)?;
+            let Some(removed) =
+                output::unless_gone(self.force, store.remove_image(image, self.force))?
+            else {
+                return Ok(());
+            };
             for reference in &removed.untagged {
                 output::print_line(&format!("Untagged: {}", reference.familiar()))?;
             }

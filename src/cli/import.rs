@@ -26,7 +26,7 @@ pub(super) struct Import {
     name: Option<String>,
     #[command(flatten)]
     how: How,
-    /// Print nothing but errors
+    /// Has no effect: no progress is shown
     #[arg(short, long)]
     quiet: bool,
 }
@@ -39,7 +39,7 @@ impl Import {
             false => Source::Path(&self.file),
         };
         let id = context.store()?.import(source, &options)?;
-        if self.quiet { Ok(()) } else { output::print_line(&id.to_string()) }
+        output::print_line(&id.to_string())
     }
 }
 

@@ -87,7 +87,7 @@ impl Inspect {
             "ImageName": container.image_name,
             "State": { "Status": status, "Mounted": status == "mounted" },
             "MountPoints": places.iter().map(|place| text(place)).collect::<Vec<_>>(),
-            "Config": details.config.get("config"),
+            "Config": whole(details.config.get("config")),
             "GraphDriver": {
                 "Name": "plyfs",
                 "Data": {
@@ -109,6 +109,19 @@ impl Inspect {
     }
 }
 
+/// A config with the keys that docker shows always, so that templates find them.
+fn whole(config: Option<&Value>) -> Value {
+    let mut whole = json!({
+        "Cmd": null, "Entrypoint": null, "Env": null, "Labels": null, "OnBuild": null,
+        "User": "", "Volumes": null, "WorkingDir": "",
+    });
+    if let (Some(whole), Some(config)) = (whole.as_object_mut(), config.and_then(Value::as_object))
+    {
+        whole.extend(config.clone());
+    }
+    whole
+}
+
 fn image(details: &ImageDetails) -> Value {
     let image = &details.image;
     let said = |key: &str| details.config.get(key).cloned().unwrap_or(Value::Null);
@@ -119,9 +132,11 @@ fn image(details: &ImageDetails) -> Value {
         "References": image.references,
         "Created": image.created,
         "Author": said("author"),
+        "Comment": details.config.pointer("/history").and_then(Value::as_array)
+            .and_then(|steps| steps.last()?.get("comment")).unwrap_or(&json!("")),
         "Architecture": said("architecture"),
         "Os": said("os"),
-        "Config": said("config"),
+        "Config": whole(details.config.get("config")),
         "History": said("history"),
         "Size": image.size,
         "RootFS": {

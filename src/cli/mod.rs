@@ -134,7 +134,10 @@ fn default_root() -> Result<PathBuf> {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return answer(&usage),
+    };
     start_log(matches!(cli.verb, Verb::Snapshotter(_)));
     // A tree is read with a descriptor for each layer of each directory above the present one.
     if let Err(errno) = process::raise_open_files() {
@@ -186,6 +189,18 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What docker and podman exit with where they were not understood.
+const USAGE: u8 = 125;
+
+/// Prints help that was asked for, or what is wrong with the command line.
+fn answer(usage: &clap::Error) -> ExitCode {
+    // Where nobody reads it the exit code still says it.
+    if usage.print().is_err() {
+        tracing::debug!("nobody reads the usage");
+    }
+    if usage.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
 /// Warnings go to standard error, and of a verb that serves what it does, too; PLYFS_LOG chooses

@@ -52,6 +52,18 @@ pub(super) fn for_each(names: &[String], mut each: impl FnMut(&str) -> Result<()
     outcome
 }
 
+/// What a removal gave. What was not there is said, but with `force` no failure, as with docker
+/// and podman: it is gone.
+pub(super) fn unless_gone<T>(force: bool, removed: Result<T>) -> Result<Option<T>> {
+    match removed {
+        Err(error @ Error::NotFound { .. }) if force => {
+            complain(&error);
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
 /// Prints a table as docker does: columns apart by three spaces, the last one ragged.
 pub(super) fn print_table(header: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();

@@ -1,6 +1,6 @@
 //! `--format` as docker's users write it: `{{.Repository}}:{{.Tag}}`, `{{json .}}`,
 //! `table {{.ID}}\t{{.Size}}`. Of Go's templates what is used for that: fields, fields of fields,
-//! `json` and text.
+//! text, and the functions `json`, `len`, `index`, `join`, `upper` and `lower`.
 
 use serde_json::Value;
 
@@ -18,11 +18,59 @@ pub(super) struct Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    /// The value at a path of fields, as people read it or as JSON.
+    /// The value at a path of fields, and what is made of it.
     Value {
         path: Vec<String>,
-        json: bool,
+        function: Function,
     },
+}
+
+/// What is made of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Function {
+    /// It is printed as people read it.
+    Plain,
+    /// As JSON.
+    Json,
+    /// How many elements or characters it has.
+    Len,
+    /// The element at this place, or under this key.
+    Index(String),
+    /// Its elements with this between them.
+    Join(String),
+    Upper,
+    Lower,
+}
+
+impl Function {
+    fn of(&self, value: &Value) -> Result<String> {
+        Ok(match (self, value) {
+            (Function::Plain, value) => plain(value),
+            (Function::Json, value) => value.to_string(),
+            (Function::Upper, value) => plain(value).to_uppercase(),
+            (Function::Lower, value) => plain(value).to_lowercase(),
+            (Function::Len, Value::Array(values)) => values.len().to_string(),
+            (Function::Len, Value::Object(fields)) => fields.len().to_string(),
+            (Function::Len, Value::String(text)) => text.len().to_string(),
+            (Function::Len, Value::Null) => "0".to_owned(),
+            (Function::Index(key), Value::Array(values)) => {
+                let at = key.parse().ok().and_then(|place: usize| values.get(place));
+                plain(at.ok_or_else(|| wrong(&format!("there is no element {key}")))?)
+            }
+            // What is not in a map is nothing, which prints as nothing.
+            (Function::Index(key), Value::Object(fields)) => {
+                fields.get(key).map(plain).unwrap_or_default()
+            }
+            (Function::Index(_), Value::Null) => String::new(),
+            (Function::Join(between), Value::Array(values)) => {
+                values.iter().map(plain).collect::<Vec<_>>().join(between)
+            }
+            (Function::Join(_), Value::Null) => String::new(),
+            (function, value) => {
+                return Err(wrong(&format!("{function:?} of {value} has no meaning")));
+            }
+        })
+    }
 }
 
 impl Template {
@@ -80,8 +128,9 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => line.push_str(text),
-                Part::Value { path, json: true } => line.push_str(&find(object, path)?.to_string()),
-                Part::Value { path, json: false } => line.push_str(&plain(find(object, path)?)),
+                Part::Value { path, function } => {
+                    line.push_str(&function.of(find(object, path)?)?);
+                }
             }
         }
         Ok(line)
@@ -89,22 +138,46 @@ impl Template {
 }
 
 fn wrong(why: &str) -> Error {
-    Error::option("--format", format!("{why}; {{{{.FIELD}}}}, {{{{json .}}}} and text can be used"))
+    Error::option(
+        "--format",
+        format!(
+            "{why}; {{{{.FIELD}}}}, text, and json, len, index, join, upper and lower can be used"
+        ),
+    )
 }
 
 /// Reads what stands between the braces.
 fn value(action: &str) -> Result<Part> {
-    let words: Vec<&str> = action.split_whitespace().collect();
-    let (json, path) = match words.as_slice() {
-        ["json", path] => (true, *path),
-        [path] => (false, *path),
+    let words = words(action);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (function, path) = match words.as_slice() {
+        [path] => (Function::Plain, *path),
+        ["json", path] => (Function::Json, *path),
+        ["len", path] => (Function::Len, *path),
+        ["upper", path] => (Function::Upper, *path),
+        ["lower", path] => (Function::Lower, *path),
+        ["index", path, key] => (Function::Index((*key).to_owned()), *path),
+        ["join", path, between] => (Function::Join((*between).to_owned()), *path),
         _ => return Err(wrong(&format!("{{{{{action}}}}} is not understood"))),
     };
     let Some(fields) = path.strip_prefix('.') else {
         return Err(wrong(&format!("{{{{{action}}}}} is not understood")));
     };
     let path = fields.split('.').filter(|_| !fields.is_empty()).map(str::to_owned).collect();
-    Ok(Part::Value { path, json })
+    Ok(Part::Value { path, function })
+}
+
+/// The words of an action; what stands between quotation marks is one.
+fn words(action: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (i, part) in action.split('"').enumerate() {
+        if i % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
 }
 
 fn find<'a>(object: &'a Value, path: &[String]) -> Result<&'a Value> {
@@ -167,7 +240,9 @@ mod tests {
         assert_eq!(render("{{json .Names}} {{.Config.N}}"), "[\"a\",\"b\"] 3");
         assert_eq!(render("{{json .}}"), object.to_string());
         assert_eq!(render("x{{.Config.Cmd.X}}"), "x<no value>");
-        for wrong in ["", "text", "{{", "{{.ID", "{{range .}}", "{{if .ID}}", "{{ID}}"] {
+        assert_eq!(render("{{len .Names}}{{index .Names 1}}{{join .Names \", \"}}"), "2ba, b");
+        assert_eq!(render("{{upper .ID}}|{{index .Config \"Nope\"}}|{{lower .ID}}"), "0A||0a");
+        for wrong in ["", "text", "{{", "{{.ID", "{{range .}}", "{{if .ID}}", "{{ID}}", "{{len}}"] {
             assert!(Template::parse(wrong).is_err(), "{wrong}");
         }
         assert!(Template::parse("{{.Nope}}").unwrap().render(&object).is_err());

@@ -16,7 +16,7 @@ pub mod timestamp;
 pub use config::ImageConfig;
 pub use derive::Derivation;
 pub use digest::{ChainId, DiffId, Digest, ImageId};
-pub use instruction::Instruction;
+pub use instruction::{Command, Instruction};
 pub use platform::Platform;
 pub use reference::Reference;
 pub use remote::{Remote, RepoDigest};

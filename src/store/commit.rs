@@ -7,7 +7,7 @@ use crate::archive::{blob, source_date_epoch, tar_read, tar_write};
 use crate::changeset;
 use crate::error::{Error, Result};
 use crate::image::{
-    ChainId, Derivation, DiffId, ImageConfig, ImageId, Instruction, Reference, Timestamp,
+    ChainId, Command, Derivation, DiffId, ImageConfig, ImageId, Instruction, Reference, Timestamp,
 };
 use crate::sys::stat::Time;
 
@@ -71,6 +71,7 @@ impl Store {
             true => Some(self.stage_new(&archive, below, &transaction, &mut staged)?),
             false => None,
         };
+        let changes = changes_of(&container, &options.changes);
         let derivation = Derivation {
             created,
             created_by: "plyfs commit",
@@ -78,7 +79,7 @@ impl Store {
             comment: options.message.as_deref(),
             layer,
             squash: options.squash,
-            changes: &options.changes,
+            changes: &changes,
         };
         let (base, _) = self.image_config_bytes(&container.image)?;
         let base = serde_json::from_slice(&base)
@@ -155,6 +156,13 @@ impl Store {
         transaction.end()?;
         Ok(id)
     }
+}
+
+/// The command that the container was made for, then what the user wants changed.
+fn changes_of(container: &Container, asked: &[Instruction]) -> Vec<Instruction> {
+    let command = Some(container.command.clone()).filter(|command| !command.is_empty());
+    let command = command.map(|words| Instruction::Cmd(Command::Exec(words)));
+    command.into_iter().chain(asked.iter().cloned()).collect()
 }
 
 /// The image of a config that `derivation` makes of `base`.

@@ -85,6 +85,9 @@ pub struct Container {
     pub created: Timestamp,
     /// The layers below the writable one, lowest first.
     pub layers: Vec<ChainId>,
+    /// The command that it was made for, in the place of the image's; an image of it gets it, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
 }
 
 /// Whether a container is mounted, as the kernel says.

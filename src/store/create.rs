@@ -13,11 +13,25 @@ impl Store {
     /// # Errors
     /// Where there is no such image, or the name is taken or malformed.
     pub fn create(&self, image: &str, name: Option<&str>) -> Result<Container> {
+        self.create_for(image, name, &[])
+    }
+
+    /// As [`Store::create`], for a command other than the image's. Nothing runs it here.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn create_for(
+        &self,
+        image: &str,
+        name: Option<&str>,
+        command: &[String],
+    ) -> Result<Container> {
         if let Some(name) = name {
             names::check(name)?;
         }
         let transaction = self.begin()?;
         let mut container = self.plan(image)?;
+        container.command = command.to_vec();
         let staged = transaction.path("container");
         durable::create_dir(&staged, 0o700)?;
         durable::create_dir(&staged.join("diff"), 0o755)?;
@@ -56,6 +70,7 @@ impl Store {
             image_name: reference.map_or_else(|| id.0.short(), |reference| reference.familiar()),
             created: Timestamp::now(),
             layers: self.image_config(&id)?.chain(),
+            command: Vec::new(),
         })
     }
 

@@ -63,9 +63,15 @@ impl Store {
     /// Where there is none, or a record is damaged.
     pub fn inspect_container(&self, text: &str) -> Result<ContainerDetails> {
         let container = self.container(text)?;
+        let mut config = self.whole_config(&container.image)?;
+        if !container.command.is_empty()
+            && let Some(inner) = config.get_mut("config").and_then(Value::as_object_mut)
+        {
+            inner.insert("Cmd".to_owned(), container.command.clone().into());
+        }
         Ok(ContainerDetails {
             state: self.state(&container)?,
-            config: self.whole_config(&container.image)?,
+            config,
             lowers: self.lowers(&container),
             upper: self.upper(&container),
             work: self.layout.work(&container.id),
