@@ -94,18 +94,38 @@ impl Attributes {
     fn set_xattrs(&self, target: Target<'_>, privileged: bool) -> FsResult<()> {
         for (name, value) in &self.xattrs {
             match xattr::set(target, name, value, XattrFlags::empty()) {
-                // An ordinary user's files cannot have them; the layer is unpacked without.
-                Err(Errno::PERM) if !privileged => {
-                    tracing::debug!(?name, "xattr left out: not permitted");
-                }
+                // An ordinary user's files cannot have them, nor can anybody's symlinks have
+                // `user.*`; the layer is unpacked without, as docker and podman do it.
+                Err(Errno::PERM) if !privileged || is_users(name) => left_out(name),
+                // Those of other systems, or of a filesystem that has more.
+                Err(Errno::OPNOTSUPP) => left_out(name),
                 other => other?,
             }
         }
         Ok(())
     }
 
+    /// About how much memory the xattrs take.
+    pub(crate) fn xattr_bytes(&self) -> usize {
+        self.xattrs.iter().map(|(name, value)| name.len() + value.len() + 64).sum()
+    }
+
     fn times(&self) -> Timestamps {
         let time = |t: Time| Timespec { tv_sec: t.sec, tv_nsec: t.nsec.into() };
         Timestamps { last_access: time(self.atime), last_modification: time(self.mtime) }
     }
+}
+
+fn is_users(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"user.")
+}
+
+fn left_out(name: &OsStr) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        tracing::warn!(
+            "xattrs are left out that files here cannot have; PLYFS_LOG=debug names them"
+        );
+    });
+    tracing::debug!(?name, "xattr left out");
 }

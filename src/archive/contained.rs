@@ -28,7 +28,13 @@ pub(crate) struct Contained {
     /// Directories by inode number: their modes and times are set last, because a directory may
     /// be read-only and each name made in it changes its time.
     directories: HashMap<u64, Pending>,
+    /// Bytes of xattrs among these.
+    pending_xattrs: usize,
 }
+
+/// The most bytes of xattrs of directories that are kept until the end: what compresses well could
+/// claim any number of them.
+const PENDING_MAX: usize = 256 << 20;
 
 #[derive(Debug)]
 struct Pending {
@@ -99,7 +105,14 @@ impl Contained {
         let deletions = if tree { Ok(Deletions::in_tree()) } else { Deletions::in_layer(&root) };
         let deletions = deletions.map_err(|e| Error::io("probe whiteouts in", path, e))?;
         let path = path.to_path_buf();
-        Ok(Contained { root, path, deletions, last: None, directories: HashMap::new() })
+        Ok(Contained {
+            root,
+            path,
+            deletions,
+            last: None,
+            directories: HashMap::new(),
+            pending_xattrs: 0,
+        })
     }
 
     /// The error of a failed system call on the archive's path `name`.
@@ -185,6 +198,10 @@ impl Contained {
         }
         let stat = stat_at(dir, name).map_err(|e| self.failed("stat", path, e))?;
         self.deletions.spare(&stat);
+        self.pending_xattrs += attributes.xattr_bytes();
+        if self.pending_xattrs > PENDING_MAX {
+            return Err(self.failed("keep the xattrs of", path, Errno::TOOBIG));
+        }
         self.directories.insert(stat.ino, Pending { path: path.to_vec(), attributes });
         Ok(())
     }

@@ -12,6 +12,7 @@ pub mod compress;
 mod contained;
 mod docker;
 mod files;
+pub(crate) mod holes;
 pub mod layer;
 mod marks;
 mod oci;

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use tar::{EntryType, Header, PaxExtensions};
+use tar::{EntryType, Header};
 
+use super::pax::{next_record, parse_decimal};
+use super::tar_header::{checksum_matches, number};
 use crate::error::{Error, Result};
 use crate::sys::{file, stat};
 
@@ -105,11 +107,7 @@ impl Scan<'_> {
         if n as u64 != BLOCK {
             return Err(self.invalid(position, "the tar archive is cut off"));
         }
-        let promised = header.cksum().ok();
-        let without = |range: &[u8]| range.iter().map(|b| u32::from(*b)).sum::<u32>();
-        let (before, rest) = header.as_bytes().split_at(148);
-        let sum = without(before) + 8 * u32::from(b' ') + without(rest.get(8..).unwrap_or(&[]));
-        if promised != Some(sum) {
+        if !checksum_matches(&header) {
             return Err(self.invalid(position, "not a tar header"));
         }
         Ok(Some(header))
@@ -118,8 +116,8 @@ impl Scan<'_> {
     /// Takes in the entry of `header`, whose data begin at `data`; returns where the next header
     /// is.
     fn entry(&mut self, header: &Header, data: u64, announced: &mut Announced) -> Result<u64> {
-        let bad_size = |_| self.invalid(data, "an entry without a size");
-        let own_size = header.entry_size().map_err(bad_size)?;
+        let own_size = number(&header.as_old().size).and_then(|size| u64::try_from(size).ok());
+        let own_size = own_size.ok_or_else(|| self.invalid(data, "an entry without a size"))?;
         match header.entry_type() {
             EntryType::GNULongName => announced.name = Some(self.long_name(data, own_size)?),
             EntryType::GNULongLink => announced.target = Some(self.long_name(data, own_size)?),
@@ -205,14 +203,18 @@ impl Scan<'_> {
 
     fn pax(&self, data: u64, size: u64, announced: &mut Announced) -> Result<()> {
         let bytes = self.small(data, size, PAX_MAX)?;
-        for record in PaxExtensions::new(&bytes) {
-            let record = record.map_err(|_| self.invalid(data, "a malformed PAX header"))?;
-            let value = record.value_bytes();
-            match record.key_bytes() {
-                b"path" => announced.name = Some(value.to_vec()),
-                b"linkpath" => announced.target = Some(value.to_vec()),
+        let mut rest = bytes.as_slice();
+        while let Some(record) = next_record(rest).map_err(|why| self.invalid(data, why))? {
+            rest = record.rest;
+            let name = || match record.value.len() as u64 {
+                0..=NAME_MAX => Ok(Some(record.value.to_vec())),
+                _ => Err(self.invalid(data, "an oversized name")),
+            };
+            match record.key {
+                b"path" => announced.name = name()?,
+                b"linkpath" => announced.target = name()?,
                 b"size" => {
-                    let size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+                    let size = parse_decimal(record.value);
                     announced.size =
                         Some(size.ok_or_else(|| self.invalid(data, "a malformed PAX size"))?);
                 }

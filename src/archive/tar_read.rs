@@ -9,6 +9,7 @@ use rustix::fs::FileType;
 
 use super::attributes::Attributes;
 use super::contained::{self, Contained, Place};
+use super::holes;
 use super::oci_whiteout::{Meaning, meaning};
 use super::tar_stream::{Entry, Failure, Kind, TarStream};
 use crate::error::{Errno, Error, FsResult, Result};
@@ -34,11 +35,6 @@ const PLAIN: (Meaning<'_>, Meaning<'_>) = (Meaning::File, Meaning::File);
 
 /// Bytes read and written at once.
 const BUFFER: usize = 256 * 1024;
-/// A run of this many zero bytes, aligned to as many, becomes a hole.
-const HOLE: usize = 64 * 1024;
-/// So does a shorter one at the end of the data, if it is at least a page.
-const HOLE_MIN: usize = 4096;
-
 /// Unpacks the uncompressed layer archive `tar`, read to its very end, into the empty directory
 /// `into`; `what` names the archive in errors. Whiteouts become those of kernel overlayfs.
 ///
@@ -318,7 +314,7 @@ impl Layer<'_> {
             while position < end {
                 let n = self.fill(end - position, stream)?;
                 let data = self.buffer.get(..n).unwrap_or_default();
-                let done = write_data(fd, data, position, written_to);
+                let done = holes::write(fd, data, position, written_to);
                 written_to = done.map_err(|e| self.directory.failed("write", path, e))?;
                 position += n as u64;
                 self.unpacked.bytes += n as u64;
@@ -344,28 +340,4 @@ impl Layer<'_> {
         }
         Ok(done)
     }
-}
-
-/// Writes `data` at `position` but for long runs of zeros, which stay holes; returns the end of
-/// what is written by now.
-fn write_data(fd: &OwnedFd, data: &[u8], position: u64, written_to: u64) -> FsResult<u64> {
-    let mut written_to = written_to;
-    let mut at = position;
-    // Pieces lie between multiples of HOLE in the file, so that a hole frees whole blocks.
-    let first = HOLE - usize::try_from(position % HOLE as u64).unwrap_or(0);
-    let (head, tail) = data.split_at(first.min(data.len()));
-    for piece in std::iter::once(head).chain(tail.chunks(HOLE)) {
-        let is_hole = piece.len() >= HOLE_MIN && is_zero(piece);
-        if !is_hole {
-            file::write_all_at(fd, piece, at)?;
-            written_to = at + piece.len() as u64;
-        }
-        at += piece.len() as u64;
-    }
-    Ok(written_to)
-}
-
-fn is_zero(piece: &[u8]) -> bool {
-    let (words, rest) = piece.as_chunks::<16>();
-    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|b| *b == 0)
 }

@@ -16,7 +16,8 @@ use super::tar_header::{checksum_matches, device_number, number, owner, small, u
 use crate::sys::stat::Time;
 
 const BLOCK: usize = 512;
-/// The most that one PAX header or GNU long name may take; xattrs have 64 KiB each at most.
+/// The most that the PAX headers and GNU long names before one entry may take together; xattrs have
+/// 64 KiB each at most.
 const EXTENSION_MAX: u64 = 1 << 20;
 
 /// What an entry is.
@@ -83,6 +84,8 @@ pub(crate) struct TarStream<'a> {
     left: u64,
     /// Bytes of padding that follow them.
     padding: u64,
+    /// Bytes that the extension headers of the entry to come may still take.
+    extension_left: u64,
 }
 
 impl std::fmt::Debug for TarStream<'_> {
@@ -108,7 +111,7 @@ struct Extensions {
 impl<'a> TarStream<'a> {
     /// Reads `tar` from its first header.
     pub(crate) fn new(tar: &'a mut dyn Read) -> Self {
-        TarStream { tar, left: 0, padding: 0 }
+        TarStream { tar, left: 0, padding: 0, extension_left: EXTENSION_MAX }
     }
 
     /// The next entry, or `None` at the end; data of the one before that was not read is
@@ -116,6 +119,7 @@ impl<'a> TarStream<'a> {
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut extensions = Extensions::default();
         let mut extended = false;
+        self.extension_left = EXTENSION_MAX;
         loop {
             self.skip_rest()?;
             let Some(header) = self.read_header()? else {
@@ -125,7 +129,7 @@ impl<'a> TarStream<'a> {
                 return Ok(None);
             };
             let size = number(&header.as_old().size).and_then(|n| u64::try_from(n).ok());
-            self.begin_data(size.ok_or("a header with a broken size")?);
+            self.begin_data(size.ok_or("a header with a broken size")?)?;
             match header.entry_type() {
                 EntryType::XHeader => extensions.take_pax(&self.read_extension()?)?,
                 EntryType::GNULongName => extensions.path = Some(self.read_long_name()?),
@@ -160,9 +164,12 @@ impl<'a> TarStream<'a> {
         Ok(())
     }
 
-    fn begin_data(&mut self, size: u64) {
+    fn begin_data(&mut self, size: u64) -> Result<()> {
+        let whole = size.checked_next_multiple_of(BLOCK as u64);
+        let whole = whole.filter(|whole| i64::try_from(*whole).is_ok());
+        self.padding = whole.ok_or("an entry larger than any file")? - size;
         self.left = size;
-        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        Ok(())
     }
 
     fn skip_rest(&mut self) -> Result<()> {
@@ -207,12 +214,14 @@ impl<'a> TarStream<'a> {
     }
 
     fn read_extension(&mut self) -> Result<Vec<u8>> {
-        if self.left > EXTENSION_MAX {
-            let claimed = self.left;
+        // What is empty counts, too: there could be any number of them.
+        let claimed = self.left.max(BLOCK as u64);
+        let Some(rest) = self.extension_left.checked_sub(claimed) else {
             return Err(Failure::Bad(format!(
-                "an extension header of {claimed} bytes; at most {EXTENSION_MAX} are taken"
+                "an extension header of {claimed} bytes; at most {EXTENSION_MAX} are taken for an entry"
             )));
-        }
+        };
+        self.extension_left = rest;
         let mut content = Vec::new();
         let mut buffer = [0u8; 8 * 1024];
         loop {
@@ -234,7 +243,7 @@ impl<'a> TarStream<'a> {
 
     fn entry(&mut self, header: &Header, mut extensions: Extensions) -> Result<Entry> {
         if let Some(size) = extensions.size {
-            self.begin_data(size);
+            self.begin_data(size)?;
         }
         let name = extensions.sparse.name.take().or(extensions.path.take());
         let path = name.unwrap_or_else(|| header.path_bytes().into_owned());
@@ -256,7 +265,7 @@ impl<'a> TarStream<'a> {
         };
         if kind != Kind::File {
             // Some writers give links the size of their file; no data follows them.
-            self.begin_data(0);
+            self.begin_data(0)?;
         }
         let map = self.data_map(header, &mut extensions)?;
         let old = header.as_old();

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FsResult, Result};
 use crate::image::digest::Hasher;
 use crate::image::{DiffId, Digest};
 use crate::sys::file;
+
+use super::holes;
 
 /// Hashes and counts what is read from `R`. The reader of the last byte gets an error instead of
 /// the end where digest or size are wrong, and more than the promised size is never let through.
@@ -23,6 +25,8 @@ pub struct Verified<R> {
     found: Option<Digest>,
     /// Where everything that is read is written to, too.
     copy: Option<File>,
+    /// The end of what was written there: zeros after it are still to become a hole.
+    copied_to: u64,
     /// The first thing that went wrong. Code between here and the caller may turn the
     /// [`io::Error`] into something vaguer; this is the exact one.
     failure: Option<Error>,
@@ -43,6 +47,7 @@ impl<R: Read> Verified<R> {
             ended: false,
             found: None,
             copy: None,
+            copied_to: 0,
             failure: None,
         }
     }
@@ -133,11 +138,14 @@ impl<R: Read> Read for Verified<R> {
         };
         let part = buffer.get(..n).unwrap_or_default();
         self.hasher.update(part);
-        if let Some(copy) = &self.copy
-            && let Err(errno) = file::write_all_at(copy, part, self.count)
-        {
-            let failure = Error::io("keep a copy of", &self.what, errno);
-            return Err(self.fail(failure));
+        if let Some(copy) = &self.copy {
+            match copied(copy, part, self.count, self.copied_to) {
+                Ok(copied_to) => self.copied_to = copied_to,
+                Err(errno) => {
+                    let failure = Error::io("keep a copy of", &self.what, errno);
+                    return Err(self.fail(failure));
+                }
+            }
         }
         self.count += n as u64;
         self.ended = n == 0;
@@ -146,6 +154,15 @@ impl<R: Read> Read for Verified<R> {
             self.check_digest().map_err(|error| self.fail(error))?;
         }
         Ok(n)
+    }
+}
+
+/// Writes the next `part` of a copy, which begins at `at`; with the empty one, the end, the file gets
+/// its size. Returns the end of what is written by now.
+fn copied(copy: &File, part: &[u8], at: u64, copied_to: u64) -> FsResult<u64> {
+    match part.is_empty() && copied_to < at {
+        true => file::truncate(copy, at).map(|()| at),
+        false => holes::write(copy, part, at, copied_to),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 
 use crate::archive::compress::{self, Compression};
+use crate::archive::holes;
 use crate::archive::watch::{Unwatched, Watch};
 use crate::archive::{Archive, ArchivedImage};
 use crate::error::{Error, Result};
@@ -106,16 +107,21 @@ pub(super) fn spool(source: File, what: &str, path: &Path) -> Result<File> {
     let failed = |errno| Error::io("write", path, errno);
     let spooled = file::create_new(path).map_err(failed)?;
     let mut plain = compress::decompressed(BufReader::new(source), what)?;
-    let (mut buffer, mut end) = (vec![0; 1 << 20], 0);
+    let (mut buffer, mut end, mut written_to) = (vec![0; 1 << 20], 0, 0);
     loop {
         let n = match plain.read(&mut buffer) {
-            Ok(0) => return Ok(spooled),
+            Ok(0) => {
+                if written_to < end {
+                    file::truncate(&spooled, end).map_err(failed)?;
+                }
+                return Ok(spooled);
+            }
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(crate::archive::verify::read_error(what, &error)),
         };
         let part = buffer.get(..n).unwrap_or_default();
-        file::write_all_at(&spooled, part, end).map_err(failed)?;
+        written_to = holes::write(&spooled, part, end, written_to).map_err(failed)?;
         end += n as u64;
     }
 }
