@@ -1,4 +1,5 @@
-//! `docs/SEMANTICS.md` names, for each of its statements, tests that exist.
+//! `docs/SEMANTICS.md` names, for each of its statements, tests that exist; so does
+//! `docs/OPTIONS.md` for each option.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at what is not as expected")]
 
@@ -32,7 +33,17 @@ fn every_statement_names_tests_that_exist() {
     }
     let missing: Vec<_> = (1..=STATEMENTS).filter(|number| !proven.contains(number)).collect();
     assert!(missing.is_empty(), "no test is named for {missing:?}");
-    for (file, test) in named(&text) {
+    assert_tests_exist(root, &text);
+}
+
+#[test]
+fn options_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert_tests_exist(root, &fs::read_to_string(root.join("docs/OPTIONS.md")).unwrap());
+}
+
+fn assert_tests_exist(root: &Path, text: &str) {
+    for (file, test) in named(text) {
         let path = root.join("tests").join(format!("{file}.rs"));
         let source =
             fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -243,3 +243,67 @@ fn fuse_overlayfs_goes_on_with_an_upper_of_plyfs_and_plyfs_with_its() {
     let root = rustix::fs::statat(CWD, mount.root(), AtFlags::empty()).unwrap();
     assert_eq!(root.st_mode & 0o7777, 0o755);
 }
+
+/// What every side of an upper with owners and modes in an xattr can do: 1.10 fails on fifos.
+fn change_owners(m: &Path) {
+    append(&m.join("plain"), "more\n").unwrap();
+    lchown(m.join("plain"), Some(21), Some(22)).unwrap();
+    fs::set_permissions(m.join("bottom"), fs::Permissions::from_mode(0o4711)).unwrap();
+    lchown(m.join("merged"), Some(3), Some(4)).unwrap();
+    fs::set_permissions(m.join("merged/bottom"), fs::Permissions::from_mode(0o2750)).unwrap();
+    fs::write(m.join("merged/bottom/new"), "new\n").unwrap();
+    fs::set_permissions(m.join("merged/bottom/new"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::create_dir(m.join("new-dir")).unwrap();
+    lchown(m.join("new-dir"), Some(5), Some(6)).unwrap();
+    fs::remove_file(m.join("removed")).unwrap();
+    xattr(&m.join("shadowed"), "user.k", b"v");
+}
+
+/// The user of 1.10's level 1 sees its xattr; it is not his.
+fn without_its_own(mut shown: Snapshot) -> Snapshot {
+    for entry in shown.entries.values_mut() {
+        entry.xattrs.retain(|name, _| !name.to_string_lossy().contains("override_stat"));
+    }
+    shown
+}
+
+#[test]
+fn owners_in_xattrs_are_read_from_each_other() {
+    if !ready() {
+        return;
+    }
+    let mut levels = vec!["xattr_permissions=2"];
+    if !rootless() {
+        levels.push("xattr_permissions=1");
+    }
+    for level in levels {
+        let (theirs, ours) = (Driver::FuseOverlayfs, Driver::Plyfs);
+        for (writer, reader) in [(theirs, ours), (ours, theirs)] {
+            let scene = Scene::new(LAYERS);
+            let options = Options::with(&[level]);
+            let written = {
+                // Marks of metacopy are nothing to it.
+                let plain =
+                    Options::with(&[level, "redirect_dir=off", "metacopy=off", "index=off"]);
+                let ours = writer == Driver::Plyfs;
+                let mut mount = scene.mount_by(writer, if ours { &plain } else { &options });
+                change_owners(mount.root());
+                mount.remount();
+                without_its_own(mount.snapshot())
+            };
+            // Asked for it, 1.10 marks an upper of ours a second time, and reads nothing then; what
+            // the upper says of itself is enough. 2.0.0 marks none, so that it must be asked for.
+            let itself = reader == Driver::FuseOverlayfs && !other_build();
+            let asked = if itself { Options::default() } else { options.clone() };
+            let read = without_its_own(scene.mount_by(reader, &asked).snapshot());
+            let (from, to) = (format!("{} with {level}", writer.name()), reader.name());
+            assert_same(&from, &written, to, &read, BY_PATH);
+            if other_build() {
+                // 2.0.0 leaves a copied file the owner that it had.
+                continue;
+            }
+            let owner = fs::symlink_metadata(scene.upper.join("plain")).unwrap();
+            assert_eq!((owner.uid(), owner.gid()), (0, 0), "{from}");
+        }
+    }
+}

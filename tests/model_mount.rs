@@ -59,3 +59,8 @@ fn plyfs_agrees_with_the_model() {
 fn plyfs_without_passthrough_agrees_with_the_model() {
     plyfs(Breadth::ALL, &["passthrough=off"]);
 }
+
+#[test]
+fn plyfs_with_owners_in_xattrs_agrees_with_the_model() {
+    plyfs(Breadth { executables: false, ..Breadth::ALL }, &["xattr_permissions=2"]);
+}

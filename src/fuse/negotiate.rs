@@ -44,13 +44,15 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::HAS_EXPIRE_ONLY)
     .union(InitFlags::PASSTHROUGH);
 
-/// The answer to `offer`. `privileged` says that this process may register backing files.
+/// The answer to `offer`. `acls`: the mount has POSIX ACLs. `privileged` says that this process may
+/// register backing files.
 ///
 /// # Errors
 /// A kernel that is too old.
 pub(crate) fn answer(
     offer: &InitIn,
     options: &Options,
+    acls: bool,
     privileged: bool,
 ) -> Result<(InitOut, Agreed)> {
     if (offer.major, offer.minor) < (abi::MAJOR, abi::OLDEST_MINOR) {
@@ -63,7 +65,7 @@ pub(crate) fn answer(
         )));
     }
     let mut wanted = WANTED;
-    if options.noacl || options.noxattrs {
+    if !acls {
         wanted.remove(InitFlags::POSIX_ACL);
     }
     if options.passthrough == PassthroughPolicy::Off || !privileged {

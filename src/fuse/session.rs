@@ -76,7 +76,7 @@ impl Session {
     pub fn mount(overlay: Arc<Overlay>, options: &Options, mountpoint: &Path) -> Result<Session> {
         let (device, point) = mount::mount(options, mountpoint)?;
         let channel = Channel::new(device);
-        let agreed = match shake_hands(&channel, options) {
+        let agreed = match shake_hands(&channel, options, &overlay) {
             Ok(agreed) => agreed,
             Err(error) => {
                 if let Err(second) = point.unmount() {
@@ -171,7 +171,7 @@ fn give_up_rights(point: &MountPoint) -> FsResult<()> {
 }
 
 /// Reads the kernel's INIT and answers it.
-fn shake_hands(channel: &Channel, options: &Options) -> Result<Agreed> {
+fn shake_hands(channel: &Channel, options: &Options, overlay: &Overlay) -> Result<Agreed> {
     let failed = |errno: Errno| Error::io("talk to", crate::sys::fuse_dev::PATH, errno);
     let mut request = RequestBuffer::new();
     let mut reply = ReplyBuffer::new();
@@ -183,7 +183,8 @@ fn shake_hands(channel: &Channel, options: &Options) -> Result<Agreed> {
     let Operation::Init(offer) = request.operation(false).map_err(failed)? else {
         return Err(failed(Errno::IO));
     };
-    let answer = negotiate::answer(offer, options, process::is_initial_root());
+    let privileged = process::is_initial_root();
+    let answer = negotiate::answer(offer, options, overlay.has_acls(), privileged);
     let result = match &answer {
         Ok((out, _)) => reply.put(out),
         Err(_) => Err(Errno::PROTO),

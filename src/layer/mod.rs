@@ -8,6 +8,7 @@
 //! | `xattrs` | the names of overlay's own xattrs, their escaping, and the marks on a directory |
 //! | `redirect` | where a renamed directory's lower part lies |
 //! | `origin` | which lower inode a copied-up file came from |
+//! | `stored_stat` | owner, mode and device that are kept in an xattr |
 //! | `upper` | every mutation of the writable layer |
 //! | `index` | which upper inode the names of a copied-up hard link lead to |
 //! | `workdir` | staging beside the upper: made there, then published by one rename |
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::sys::xattr::Target;
 use crate::sys::{self, OwnedFd, stat::Stat};
 
 pub mod dialect;
@@ -25,6 +27,7 @@ pub mod ids;
 pub mod index;
 pub mod origin;
 pub mod redirect;
+pub mod stored_stat;
 pub mod upper;
 pub mod whiteout;
 pub mod workdir;
@@ -32,6 +35,7 @@ pub mod xattrs;
 
 pub use dialect::{Dialect, LayerMarks};
 pub use entry::{Probe, probe};
+pub use stored_stat::StatXattr;
 pub use upper::Upper;
 pub use xattrs::Namespace;
 
@@ -66,6 +70,8 @@ pub struct Layer {
     pub sealed: bool,
     /// UUID of its filesystem, for origins; zeros where it has none.
     pub uuid: [u8; 16],
+    /// Where owner, mode and device of its files are kept, if not in their inodes.
+    pub stat_xattr: Option<StatXattr>,
 }
 
 impl Layer {
@@ -88,6 +94,8 @@ impl Layer {
         // An O_PATH descriptor opens without read permission; be sure that it can be listed.
         let readable = sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
         let uuid = sys::fs_uuid::filesystem_uuid(&readable).unwrap_or_default();
-        Ok(Layer { index, path: path.to_path_buf(), root: Arc::new(root), stat, sealed, uuid })
+        let stat_xattr = StatXattr::of_root(Target::fd(&readable)).map_err(failed)?;
+        let (path, root) = (path.to_path_buf(), Arc::new(root));
+        Ok(Layer { index, path, root, stat, sealed, uuid, stat_xattr })
     }
 }

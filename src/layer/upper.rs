@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::index::Index;
+use super::stored_stat::StatXattr;
 use super::whiteout::{self, Style};
 use super::workdir::{self, Workdir};
 use super::xattrs::{Mark, Namespace};
@@ -41,6 +42,9 @@ pub struct Wanted {
     pub volatile: bool,
     /// Keep the names of hard links together over copy-up.
     pub index: bool,
+    /// Keep owner, mode and device of its files in this xattr; where the upper has another already,
+    /// in that.
+    pub stat_xattr: Option<StatXattr>,
 }
 
 /// The writable layer of a mount.
@@ -60,6 +64,8 @@ pub struct Upper {
     pub has_xattrs: bool,
     /// How whiteouts are written.
     pub style: Style,
+    /// Where owner, mode and device of its files are kept, if not in their inodes.
+    pub stat_xattr: Option<StatXattr>,
     /// No fsync reaches the disk.
     pub volatile: bool,
     /// Copied-up hard links; `None` where they are not kept together.
@@ -96,6 +102,8 @@ impl Upper {
             true => Some(Index::open(&workdir, namespace).map_err(probing)?),
             false => None,
         };
+        let stat_xattr = take_stat_xattr(&root, &stat, wanted.stat_xattr)
+            .map_err(|errno| Error::io("keep owners and modes in an xattr of", path, errno))?;
         tracing::info!(?style, ?namespace, has_xattrs, ?wanted, "upper layer opened");
         let upper = Upper {
             path: path.to_path_buf(),
@@ -105,6 +113,7 @@ impl Upper {
             namespace,
             has_xattrs,
             style,
+            stat_xattr,
             volatile: wanted.volatile,
             index,
             shared_whiteout: Mutex::new(None),
@@ -120,6 +129,27 @@ impl Upper {
             return Err(Errno::OPNOTSUPP);
         }
         self.namespace.set(of, mark, value)
+    }
+
+    /// Keeps owner, mode and device of `stat` in the xattr for them; `false` where the upper has none,
+    /// and nothing was done.
+    ///
+    /// What is neither a regular file nor a directory has no xattrs of users: it gets owner and mode
+    /// itself, as far as that is permitted.
+    pub fn store_stat(&self, fd: &OwnedFd, stat: &Stat) -> FsResult<bool> {
+        let Some(xattr) = self.stat_xattr else { return Ok(false) };
+        let stored = match xattr.write(Target::fd(fd), stat) {
+            Err(Errno::PERM | Errno::OPNOTSUPP) if !(stat.is_file() || stat.is_dir()) => {
+                let owner = (Some(stat.uid), Some(stat.gid));
+                match node::set_owner(fd, OsStr::new(""), owner.0, owner.1) {
+                    Ok(()) | Err(Errno::PERM | Errno::INVAL) if stat.is_symlink() => Ok(()),
+                    Ok(()) | Err(Errno::PERM | Errno::INVAL) => node::set_mode(fd, stat.mode),
+                    Err(errno) => Err(errno),
+                }
+            }
+            other => other,
+        };
+        stored.map(|()| true)
     }
 
     /// Makes a whiteout called `name` in `dir`, in place of what is `present` there, atomically
@@ -280,6 +310,20 @@ impl Upper {
             other => other,
         }
     }
+}
+
+/// The xattr in which the upper keeps owners and modes: the one that it has, or else `wanted`, with
+/// which its root is marked.
+fn take_stat_xattr(
+    root: &OwnedFd,
+    stat: &Stat,
+    wanted: Option<StatXattr>,
+) -> FsResult<Option<StatXattr>> {
+    let found = StatXattr::of_root(Target::fd(root))?;
+    if let (None, Some(xattr)) = (found, wanted) {
+        xattr.write(Target::fd(root), stat)?;
+    }
+    Ok(found.or(wanted))
 }
 
 /// Finds the namespace that takes overlay's xattrs: trusted, else user, else none.

@@ -1,7 +1,8 @@
 //! The names of overlay's own xattrs, and what they say about a directory.
 //!
 //! Sources: the kernel's `Documentation/filesystems/overlayfs.rst` for `trusted.overlay.*` and
-//! `user.overlay.*`; `user.fuseoverlayfs.opaque` is what fuse-overlayfs writes when rootless.
+//! `user.overlay.*`; `user.fuseoverlayfs.opaque` is what fuse-overlayfs writes when rootless; of
+//! `override_stat` see `stored_stat`.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -94,37 +95,51 @@ impl Namespace {
     }
 }
 
-const PRIVATE: [&[u8]; 3] = [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs."];
+const PRIVATE: [&[u8]; 4] =
+    [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"security.fuseoverlayfs."];
+
+/// Of this one name alone, and its escaped forms, are ours.
+const CONTAINERS: &[u8] = b"user.containers.";
+
+const ESCAPE: &[u8] = b"overlay.";
+
+/// The prefix and the rest of a name that is overlay's own on disk.
+fn private_parts(name: &[u8]) -> Option<(&'static [u8], &[u8])> {
+    if let Some(rest) = name.strip_prefix(CONTAINERS) {
+        let mut bare = rest;
+        while let Some(inner) = bare.strip_prefix(ESCAPE) {
+            bare = inner;
+        }
+        return (bare == b"override_stat").then_some((CONTAINERS, rest));
+    }
+    PRIVATE.iter().find_map(|prefix| name.strip_prefix(*prefix).map(|rest| (*prefix, rest)))
+}
 
 /// Whether `name` is overlay's own on disk: hidden from users, never copied up.
 /// `trusted.overlayfoo` is an ordinary name.
 pub fn is_private(name: &OsStr) -> bool {
-    PRIVATE.iter().any(|prefix| name.as_bytes().starts_with(prefix))
+    private_parts(name.as_bytes()).is_some()
 }
 
 /// The name under which a user's xattr is kept: one that looks like overlay's own (a nested
 /// overlay set it) gets a second `overlay.`, as the kernel does.
 pub fn escape(name: &OsStr) -> Cow<'_, OsStr> {
-    for namespace in [Namespace::Trusted, Namespace::User] {
-        if let Some(rest) = name.as_bytes().strip_prefix(namespace.prefix().as_bytes()) {
-            let kept = [namespace.prefix().as_bytes(), b"overlay.", rest].concat();
-            return Cow::Owned(OsString::from_vec(kept));
-        }
+    match private_parts(name.as_bytes()) {
+        Some((prefix, rest)) => Cow::Owned(OsString::from_vec([prefix, ESCAPE, rest].concat())),
+        None => Cow::Borrowed(name),
     }
-    Cow::Borrowed(name)
 }
 
 /// The inverse of [`escape`], for listing: the user's name of an xattr on disk, or `None` where
 /// it is overlay's own.
 pub fn unescape(name: &OsStr) -> Option<Cow<'_, OsStr>> {
-    for namespace in [Namespace::Trusted, Namespace::User] {
-        if let Some(rest) = name.as_bytes().strip_prefix(namespace.prefix().as_bytes()) {
-            let rest = rest.strip_prefix(b"overlay.")?;
-            let shown = [namespace.prefix().as_bytes(), rest].concat();
-            return Some(Cow::Owned(OsString::from_vec(shown)));
+    match private_parts(name.as_bytes()) {
+        Some((prefix, rest)) => {
+            let rest = rest.strip_prefix(ESCAPE)?;
+            Some(Cow::Owned(OsString::from_vec([prefix, rest].concat())))
         }
+        None => Some(Cow::Borrowed(name)),
     }
-    (!is_private(name)).then_some(Cow::Borrowed(name))
 }
 
 /// What a directory's xattrs say about merging.
@@ -177,17 +192,26 @@ mod tests {
     fn only_the_exact_prefix_is_private() {
         assert!(is_private(OsStr::new("trusted.overlay.opaque")));
         assert!(is_private(OsStr::new("user.fuseoverlayfs.opaque")));
+        assert!(is_private(OsStr::new("user.containers.override_stat")));
+        assert!(!is_private(OsStr::new("user.containers.other")));
         assert!(!is_private(OsStr::new("trusted.overlayfoo")));
         assert!(!is_private(OsStr::new("user.mime_type")));
     }
 
     #[test]
     fn escaping_round_trips_and_hides_our_own() {
-        let nested = OsStr::new("trusted.overlay.opaque");
-        let kept = escape(nested);
-        assert_eq!(&*kept, OsStr::new("trusted.overlay.overlay.opaque"));
-        assert_eq!(unescape(&kept).as_deref(), Some(nested));
-        assert_eq!(unescape(nested), None);
+        for (nested, on_disk) in [
+            ("trusted.overlay.opaque", "trusted.overlay.overlay.opaque"),
+            ("user.fuseoverlayfs.opaque", "user.fuseoverlayfs.overlay.opaque"),
+            ("user.containers.override_stat", "user.containers.overlay.override_stat"),
+        ] {
+            let kept = escape(OsStr::new(nested));
+            assert_eq!(&*kept, OsStr::new(on_disk));
+            assert_eq!(unescape(&kept).as_deref(), Some(OsStr::new(nested)));
+            assert_eq!(unescape(OsStr::new(nested)), None);
+            let twice = escape(&kept).into_owned();
+            assert_eq!(unescape(&twice).as_deref(), Some(&*kept));
+        }
         assert_eq!(unescape(OsStr::new("user.x")).as_deref(), Some(OsStr::new("user.x")));
     }
 }

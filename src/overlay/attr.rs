@@ -5,18 +5,15 @@ use std::sync::Arc;
 
 use super::copy_up::Data;
 use super::node::Node;
-use super::place::At;
+use super::stored_stat::{changes_owner_or_mode, take_capability, without_privileges};
 use super::{Caller, HandleId, NodeId, Overlay, SetAttr, SetTime};
 use crate::error::{Errno, FsResult};
+use crate::layer::LayerIndex;
 use crate::layer::origin::Origin;
 use crate::layer::xattrs::Mark;
-use crate::sys::stat::Stat;
+use crate::sys::stat::{Stat, stat_fd};
 use crate::sys::xattr::Target;
-use crate::sys::{OFlags, OwnedFd, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, file, node, xattr};
-
-const SUID: u32 = 0o4000;
-const SGID: u32 = 0o2000;
-const GROUP_EXEC: u32 = 0o0010;
+use crate::sys::{OFlags, OwnedFd, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, file, node};
 
 impl Overlay {
     /// The attributes of a node as users see them; through `handle` where one is given.
@@ -24,14 +21,18 @@ impl Overlay {
         let node = self.nodes.get(node)?;
         // What is open in a lower may have its attributes in the upper.
         match handle.map(|handle| self.upper_file(handle)).transpose()?.flatten() {
-            Some(file) => self.shown(&node, crate::sys::stat::stat_fd(&file)?),
+            Some(file) => {
+                let mut stat = stat_fd(&file)?;
+                self.add_stored(LayerIndex::UPPER, Target::fd(&*file), &mut stat)?;
+                self.shown(&node, stat)
+            }
             None => self.stat_node(&node),
         }
     }
 
     /// The attributes of a node as users see them.
     pub(super) fn stat_node(&self, node: &Arc<Node>) -> FsResult<Stat> {
-        let stat = self.at(node, At::stat)?;
+        let stat = self.at(node, |at| self.stat_of(node, at))?;
         self.shown(node, stat)
     }
 
@@ -97,12 +98,16 @@ impl Overlay {
         if let Some(size) = set.size {
             self.set_size(&node, handle, size, set.kill_suidgid)?;
         }
+        let stored = self.stores_stat();
+        if stored && changes_owner_or_mode(set) {
+            self.set_stored(&node, (uid, gid), set.mode)?;
+        }
         let stat = self.at(&node, |at| {
             let (dir, name) = at.dir_and_name();
-            if uid.is_some() || gid.is_some() {
+            if !stored && (uid.is_some() || gid.is_some()) {
                 node::set_owner(dir, name, uid, gid)?;
             }
-            if let Some(mode) = set.mode {
+            if let Some(mode) = set.mode.filter(|_| !stored) {
                 node::set_mode_at(dir, name, mode)?;
             }
             if set.atime.is_some() || set.mtime.is_some() {
@@ -112,7 +117,7 @@ impl Overlay {
                 };
                 node::set_times(dir, name, &times)?;
             }
-            at.stat()
+            self.stat_of(&node, at)
         })?;
         self.shown(&node, stat)
     }
@@ -142,18 +147,13 @@ impl Overlay {
     /// Takes suid, sgid (of an executable) and file capabilities away, as a write by somebody
     /// who may not keep them does.
     pub(super) fn kill_privileges(&self, file: &OwnedFd) -> FsResult<()> {
-        let mode = crate::sys::stat::stat_fd(file)?.mode;
-        let mut kept = mode & !SUID;
-        if mode & GROUP_EXEC != 0 {
-            kept &= !SGID;
+        let mut stat = stat_fd(file)?;
+        self.add_stored(LayerIndex::UPPER, Target::fd(file), &mut stat)?;
+        let kept = without_privileges(stat.mode);
+        if kept != stat.mode {
+            self.set_mode_of(file, &stat, kept)?;
         }
-        if kept != mode {
-            node::set_mode(file, kept)?;
-        }
-        match xattr::remove(Target::fd(file), OsStr::new("security.capability")) {
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+        take_capability(Target::fd(file))
     }
 }
 

@@ -84,7 +84,7 @@ impl Overlay {
             return Ok(());
         }
         let source = self.source_of(node)?;
-        let stat = self.as_kept(source.at.stat()?);
+        let stat = self.as_kept(self.stat_of(node, &source.at)?);
         let origin = self.origin_of(upper, &source.at, node);
         let entry = self.index_name(&stat, origin.as_ref());
         let linked = entry.is_some() && self.policy.metacopy_from.is_some();
@@ -270,7 +270,7 @@ impl Overlay {
             return Ok(());
         }
         let source = self.source_of(node)?;
-        let stat = self.as_kept(source.at.stat()?);
+        let stat = self.as_kept(self.stat_of(node, &source.at)?);
         let fd = match stage_file(upper, &source, &stat, whole(data), None)? {
             Staged::Unnamed(fd) => fd,
             Staged::Named(name) => {

@@ -17,6 +17,7 @@ use super::node::{Node, RealKey};
 use super::node_state::NodeState;
 use super::{Caller, Entry, Name, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult, check_name};
+use crate::layer::LayerIndex;
 use crate::layer::upper::{Present, Upper};
 use crate::layer::whiteout;
 use crate::layer::xattrs::Mark;
@@ -144,10 +145,11 @@ impl Overlay {
         let inherits = inherits_acl(&mut state.default_acl, &dir_fd)?;
         let birth = self.birth(caller, if inherits { mode } else { mode & !umask });
         let fd = self.place(upper, &dir_fd, &name, what, birth, occupant, inherits)?;
-        let stat = match &fd {
+        let mut stat = match &fd {
             Some(fd) => stat_fd(fd)?,
             None => stat_at(&dir_fd, &name)?,
         };
+        self.add_stored(LayerIndex::UPPER, Target::at(&dir_fd, &name), &mut stat)?;
         let node = self.adopt(&parent, dir, &name, &stat)?;
         let ino = node.state.lock().ino;
         let listed = Listed::in_upper(&name, stat.file_type(), ino, occupant.below);
@@ -172,7 +174,7 @@ impl Overlay {
         occupant: Occupant,
         inherits: bool,
     ) -> FsResult<Option<OwnedFd>> {
-        if occupant.present == Present::Nothing {
+        if occupant.present == Present::Nothing && upper.stat_xattr.is_none() {
             let acting = ActAs::user(birth.uid, birth.gid);
             let made = make_at(dir, name, what, birth.mode);
             drop(acting);
@@ -185,7 +187,10 @@ impl Overlay {
         }
         let opaque = matches!(what, What::Dir) && occupant.below;
         let staged = upper.work.fresh_name();
-        let made = stage(upper, dir, &staged, what, birth, inherits, opaque);
+        let made = match upper.stat_xattr {
+            None => stage(upper, dir, &staged, what, birth, inherits, opaque),
+            Some(_) => self.stage_stored(upper, dir, &staged, what, birth, opaque),
+        };
         let fd = match made {
             Ok(fd) => fd,
             Err(errno) => {
@@ -242,13 +247,21 @@ impl Overlay {
         let dir_fd = self.dir_fds.get(dir.upper()?)?;
         let inherits = inherits_acl(&mut state.default_acl, &dir_fd)?;
         let birth = self.birth(caller, if inherits { mode } else { mode & !umask });
-        let acting = ActAs::user(birth.uid, birth.gid);
         let wanted = super::file::backing_flags(flags) - OFlags::TRUNC;
         // Without O_EXCL it may be given a name later.
-        let fd = file::create_tmpfile(&dir_fd, wanted | (flags & OFlags::EXCL), birth.mode);
-        drop(acting);
-        let fd = Arc::new(fd?);
-        let stat = stat_fd(&fd)?;
+        let wanted = wanted | (flags & OFlags::EXCL);
+        let (fd, stat) = match self.stores_stat() {
+            true => self.unnamed_stored(&dir_fd, birth, wanted)?,
+            false => {
+                let acting = ActAs::user(birth.uid, birth.gid);
+                let fd = file::create_tmpfile(&dir_fd, wanted, birth.mode);
+                drop(acting);
+                let fd = fd?;
+                let stat = stat_fd(&fd)?;
+                (fd, stat)
+            }
+        };
+        let fd = Arc::new(fd);
         let mut own = self.upper_state(&stat);
         own.pin(Some(fd.clone()));
         let key = RealKey { dev: stat.dev, ino: stat.ino };
@@ -261,6 +274,67 @@ impl Overlay {
         let entry = Entry { node: node.id, stat: self.shown(&node, stat)? };
         let opened = self.handles.insert(node, fd, flags, true, stat.mode)?;
         Ok((entry, opened))
+    }
+}
+
+/// Making things in an upper that keeps owner, mode and device in an xattr.
+impl Overlay {
+    /// As [`stage`]; the file is our own, and a regular one for a device, fifo or socket.
+    fn stage_stored(
+        &self,
+        upper: &Upper,
+        dir: &OwnedFd,
+        staged: &OsStr,
+        what: What<'_>,
+        birth: Birth,
+        opaque: bool,
+    ) -> FsResult<Option<OwnedFd>> {
+        let staging = upper.work.staging();
+        let (kind, rdev) = match what {
+            What::File(_) => (FileType::RegularFile, 0),
+            What::Dir => (FileType::Directory, 0),
+            What::Symlink(_) => (FileType::Symlink, 0),
+            What::Node { mode, rdev } => (FileType::from_raw_mode(mode), rdev),
+        };
+        let fd = match what {
+            What::Node { .. } => {
+                make_at(staging, staged, What::File(OFlags::WRONLY), 0o600)?;
+                None
+            }
+            What::Dir => make_at(staging, staged, what, 0o700)?,
+            What::File(_) | What::Symlink(_) => make_at(staging, staged, what, 0o600)?,
+        };
+        let made = file::open_path_at(staging, staged)?;
+        let stat = Stat { rdev, ..self.born(dir, kind, birth, stat_fd(&made)?)? };
+        upper.store_stat(&made, &stat)?;
+        if opaque {
+            upper.set_mark(Target::fd(&made), Mark::Opaque, b"y")?;
+        }
+        Ok(fd)
+    }
+
+    /// An open file of our own without a name.
+    fn unnamed_stored(
+        &self,
+        dir: &OwnedFd,
+        birth: Birth,
+        flags: OFlags,
+    ) -> FsResult<(OwnedFd, Stat)> {
+        let fd = file::create_tmpfile(dir, flags, 0o600)?;
+        let stat = self.born(dir, FileType::RegularFile, birth, stat_fd(&fd)?)?;
+        self.upper()?.store_stat(&fd, &stat)?;
+        Ok((fd, stat))
+    }
+
+    /// The attributes of what is made in `dir`, a filesystem's rules for group and SGID applied.
+    fn born(&self, dir: &OwnedFd, kind: FileType, birth: Birth, own: Stat) -> FsResult<Stat> {
+        let mut parent = stat_fd(dir)?;
+        self.add_stored(LayerIndex::UPPER, Target::dir(dir), &mut parent)?;
+        let inherits = parent.mode & SGID != 0;
+        let gid = if inherits { parent.gid } else { birth.gid };
+        let sgid = if inherits && kind == FileType::Directory { SGID } else { 0 };
+        let mode = kind.as_raw_mode() | birth.mode | sgid;
+        Ok(Stat { uid: birth.uid, gid, mode, ..own })
     }
 }
 

@@ -14,6 +14,7 @@ use super::node::{Alias, Node};
 use super::stage::times_of;
 use super::{Name, Overlay};
 use crate::error::{Errno, FsResult};
+use crate::layer::LayerIndex;
 use crate::layer::index::{self, Nlink, entry_name};
 use crate::layer::origin::Origin;
 use crate::layer::upper::{Present, Upper};
@@ -49,7 +50,8 @@ impl Overlay {
         };
         let Some(origin) = origin else { return Ok(None) };
         let Some((entries, entry)) = index.find(&origin)? else { return Ok(None) };
-        let stat = stat_at(&entries, &entry)?;
+        let mut stat = stat_at(&entries, &entry)?;
+        self.add_stored(LayerIndex::UPPER, Target::at(&entries, &entry), &mut stat)?;
         // An upper file whose origin was copied along by a user is not what the index means.
         let own = (stat.dev, stat.ino) == (merged.stat.dev, merged.stat.ino);
         if stat.file_type() != merged.stat.file_type() || (dir.layer.is_upper() && !own) {

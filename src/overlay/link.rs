@@ -10,9 +10,11 @@ use super::node::{Node, RealKey};
 use super::place::At;
 use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
+use crate::layer::LayerIndex;
 use crate::layer::upper::{Present, Upper};
 use crate::layer::whiteout;
 use crate::sys::stat::stat_at;
+use crate::sys::xattr::Target;
 use crate::sys::{OwnedFd, node};
 
 impl Overlay {
@@ -53,7 +55,8 @@ impl Overlay {
             self.settle_link_count(upper, &source)?;
         }
         place_link(upper, &source, &fd, &name, occupant.present)?;
-        let stat = stat_at(&fd, &name)?;
+        let mut stat = stat_at(&fd, &name)?;
+        self.add_stored(LayerIndex::UPPER, Target::at(&fd, &name), &mut stat)?;
         self.gained_name(&file, &parent, &name, RealKey { dev: stat.dev, ino: stat.ino })?;
         let ino = file.state.lock().ino;
         let listed = Listed::in_upper(&name, stat.file_type(), ino, occupant.below);

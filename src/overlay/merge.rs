@@ -17,6 +17,7 @@ use crate::layer::whiteout::Style;
 use crate::layer::xattrs::DirMarks;
 use crate::layer::{LayerIndex, Probe, entry, probe};
 use crate::sys::stat::Stat;
+use crate::sys::xattr::Target;
 use crate::sys::{OFlags, OwnedFd, file};
 
 /// What was found under a name.
@@ -189,7 +190,11 @@ impl Overlay {
         name: &OsStr,
         last: bool,
     ) -> FsResult<Probe> {
-        probe(fd, name, || self.has_xattr_whiteouts(dir, fd), last)
+        let mut probed = probe(fd, name, || self.has_xattr_whiteouts(dir, fd), last)?;
+        if let Probe::File(stat) | Probe::Dir(stat) = &mut probed {
+            self.add_stored(dir.layer, Target::at(fd, name), stat)?;
+        }
+        Ok(probed)
     }
 
     /// Whether whiteouts in xattr form may be in the directory `dir`, open as `fd`. Where we

@@ -13,6 +13,7 @@
 //! | `stage` | the complete copy in the workdir, before it is published |
 //! | `metacopy` | files whose attributes alone are copied up |
 //! | `hard_link` | keeping the names of a copied-up hard link together |
+//! | `stored_stat` | layers whose owners and modes stand in an xattr |
 //! | `preload` | offering the content of small files when they are opened |
 //! | `create`, `remove`, `rename`, `link`, `attr`, `xattr`, `file` | one verb each |
 //! | `counters` | what was done so far, in numbers |
@@ -57,6 +58,7 @@ mod rename;
 mod renew;
 mod stack;
 mod stage;
+mod stored_stat;
 mod xattr;
 
 pub use options::Options;
@@ -175,6 +177,8 @@ struct Policy {
     follow_redirects: bool,
     /// Directories always have the link count 1.
     static_nlink: bool,
+    /// Users may see and set POSIX ACLs.
+    acls: bool,
     /// From this size on a change of attributes alone copies no data; `None`: never.
     metacopy_from: Option<u64>,
 }

@@ -274,6 +274,9 @@ impl Overlay {
             }
             kind = stat.file_type();
         }
+        if kind == FileType::RegularFile {
+            kind = self.listed_kind(part.layer, fd, raw.name);
+        }
         let ino = self.entry_ino(dir, part, fd, &raw, kind)?;
         Ok(listed(raw.name, Some(kind), ino))
     }

@@ -15,6 +15,7 @@ use super::listing::{Listed, Listing, Occupant};
 use super::node::Node;
 use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
+use crate::layer::LayerIndex;
 use crate::layer::upper::{Present, Upper};
 use crate::layer::whiteout::{self, Style};
 use crate::layer::xattrs::Mark;
@@ -311,14 +312,18 @@ impl Overlay {
         if sys_dir::read_dir(&readable, |_| Ok(false))? {
             return Ok(());
         }
-        let stat = crate::sys::stat::stat_fd(&fd)?;
+        let mut stat = crate::sys::stat::stat_fd(&fd)?;
+        self.add_stored(LayerIndex::UPPER, Target::fd(&fd), &mut stat)?;
         let staged = upper.work.fresh_name();
         let staging = upper.work.staging();
-        sys_node::make_dir(staging, &staged, stat.mode & 0o7777)?;
+        let mode = if self.stores_stat() { 0o700 } else { stat.mode & 0o7777 };
+        sys_node::make_dir(staging, &staged, mode)?;
         let prepared = (|| {
-            sys_node::set_owner(staging, &staged, Some(stat.uid), Some(stat.gid))?;
+            let made = crate::sys::file::open_path_at(staging, &staged)?;
+            if !upper.store_stat(&made, &stat)? {
+                sys_node::set_owner(staging, &staged, Some(stat.uid), Some(stat.gid))?;
+            }
             if met.below {
-                let made = crate::sys::file::open_path_at(staging, &staged)?;
                 upper.set_mark(Target::fd(&made), Mark::Opaque, b"y")?;
             }
             Ok(())

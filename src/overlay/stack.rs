@@ -21,7 +21,7 @@ use crate::layer::ids::{IdMap, IdRange};
 use crate::layer::origin::Origin;
 use crate::layer::upper::Wanted;
 use crate::layer::xattrs::DirMarks;
-use crate::layer::{Layer, LayerIndex, Namespace, Upper, entry};
+use crate::layer::{Layer, LayerIndex, Namespace, StatXattr, Upper, entry};
 use crate::sys::OFlags;
 use crate::sys::file_handle::open_handle;
 use crate::sys::stat::Stat;
@@ -58,6 +58,10 @@ impl Overlay {
                 && upper.as_ref().is_some_and(|upper| upper.has_xattrs),
             follow_redirects: options.redirect_dir != RedirectDir::NoFollow,
             static_nlink: options.static_nlink,
+            // Where modes are kept in an xattr an ACL would change that of the real file.
+            acls: !options.noacl
+                && !options.noxattrs
+                && upper.as_ref().is_none_or(|upper| upper.stat_xattr.is_none()),
             metacopy_from: match options.metacopy {
                 Some(true) => Some(0),
                 Some(false) => None,
@@ -169,6 +173,12 @@ fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Resul
         user_xattrs: options.userxattr,
         volatile: options.volatile,
         index: options.index.unwrap_or(true),
+        stat_xattr: match options.xattr_permissions {
+            _ if options.read_only => None,
+            0 => None,
+            1 => Some(StatXattr::Privileged),
+            _ => Some(StatXattr::Containers),
+        },
     };
     let opened = Upper::open(&upper.upperdir, &upper.workdir, wanted)?;
     let same =

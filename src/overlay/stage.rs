@@ -62,6 +62,10 @@ pub(super) fn stage(
             let target = node::read_link(dir, link)?;
             node::make_symlink(staging, &name, &target)?;
         }
+        // One that belongs to whoever mounts can have no device: it stands for one.
+        _ if upper.stat_xattr.is_some() => {
+            drop(file::create_at(staging, &name, OFlags::WRONLY, 0o600)?);
+        }
         _ => node::make_node(staging, &name, stat.mode, stat.rdev)?,
     }
     match dress(upper, &named(upper, &name)?, kind, &source.at, stat, origin) {
@@ -157,16 +161,18 @@ fn dress(
     stat: &Stat,
     origin: Option<&Origin>,
 ) -> FsResult<()> {
-    let own = stat_fd(fd)?;
-    if (own.uid, own.gid) != (stat.uid, stat.gid) {
-        node::set_owner(fd, "".as_ref(), Some(stat.uid), Some(stat.gid))?;
+    if !upper.store_stat(fd, stat)? {
+        let own = stat_fd(fd)?;
+        if (own.uid, own.gid) != (stat.uid, stat.gid) {
+            node::set_owner(fd, "".as_ref(), Some(stat.uid), Some(stat.gid))?;
+        }
+        if kind == FileType::RegularFile {
+            node::set_open_mode(fd, stat.mode)?;
+        } else if kind != FileType::Symlink {
+            node::set_mode(fd, stat.mode)?;
+        }
     }
-    if kind == FileType::RegularFile {
-        node::set_open_mode(fd, stat.mode)?;
-    } else if kind != FileType::Symlink {
-        node::set_mode(fd, stat.mode)?;
-    }
-    copy_xattrs(source, fd)?;
+    copy_xattrs(upper, source, fd)?;
     if let Some(origin) = origin {
         match upper.set_mark(Target::fd(fd), Mark::Origin, &origin.to_bytes()) {
             // User xattrs exist on files and directories only.
@@ -177,10 +183,13 @@ fn dress(
     node::set_times(fd, "".as_ref(), &times_of(stat))
 }
 
-/// Copies all xattrs but overlay's own.
-fn copy_xattrs(source: &At, to: &OwnedFd) -> FsResult<()> {
+/// Copies all xattrs but overlay's own; no ACLs to where they would be the real file's.
+fn copy_xattrs(upper: &Upper, source: &At, to: &OwnedFd) -> FsResult<()> {
     for name in xattr::list(source.xattrs())? {
         if is_private(&name) && crate::layer::xattrs::unescape(&name).is_none() {
+            continue;
+        }
+        if upper.stat_xattr.is_some() && is_acl(&name) {
             continue;
         }
         let Some(value) = xattr::get(source.xattrs(), &name)? else { continue };
@@ -194,8 +203,12 @@ fn copy_xattrs(source: &At, to: &OwnedFd) -> FsResult<()> {
 }
 
 fn is_access_control(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b"system.posix_acl_") || name.starts_with(b"security.")
+    is_acl(name) || name.as_encoded_bytes().starts_with(b"security.")
+}
+
+/// Whether this is the name of a POSIX ACL.
+pub(super) fn is_acl(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"system.posix_acl_")
 }
 
 /// Access and modification time, to be set elsewhere.

@@ -12,6 +12,7 @@ use rustix::fs::XattrFlags;
 use super::copy_up::Data;
 use super::create::acl_changed;
 use super::node::Node;
+use super::stage::is_acl;
 use super::{NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::xattrs::{escape, unescape};
@@ -26,6 +27,7 @@ impl Overlay {
     /// `ENODATA`, `ERANGE`, `EOPNOTSUPP` as the layer's filesystem gives them.
     pub fn getxattr(&self, node: NodeId, name: &OsStr, buffer: &mut [u8]) -> FsResult<usize> {
         let node = self.nodes.get(node)?;
+        self.refuse_acl(name)?;
         if is_ordinary(name) {
             self.counters.xattrs.note(node.has_no_xattrs());
             if self.has_no_xattrs(&node)? {
@@ -34,6 +36,11 @@ impl Overlay {
         }
         let kept = escape(name);
         self.at(&node, |at| xattr::get_into(at.xattrs(), &kept, buffer))
+    }
+
+    /// Without ACLs their names are as on a filesystem that has none.
+    fn refuse_acl(&self, name: &OsStr) -> FsResult<()> {
+        if !self.policy.acls && is_acl(name) { Err(Errno::OPNOTSUPP) } else { Ok(()) }
     }
 
     /// Whether a node has no xattr at all that users see. Asked of the layer until it is so
@@ -58,7 +65,8 @@ impl Overlay {
         }
         let names = self.at(&node, |at| xattr::list(at.xattrs()))?;
         let mut list = Vec::new();
-        for name in names.iter().filter_map(|name| unescape(name)) {
+        let shown = names.iter().filter_map(|name| unescape(name));
+        for name in shown.filter(|name| self.policy.acls || !is_acl(name)) {
             list.extend_from_slice(name.as_bytes());
             list.push(0);
         }
@@ -76,6 +84,7 @@ impl Overlay {
     ) -> FsResult<()> {
         let node = self.nodes.get(node)?;
         let kept = escape(name);
+        self.refuse_acl(name)?;
         self.copy_up(&node, Data::Attributes)?;
         // Before it is set: a reader that asks meanwhile must not learn of none afterwards.
         node.set_no_xattrs(false);

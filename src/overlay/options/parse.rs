@@ -71,22 +71,32 @@ impl Options {
         options.finish(upper)
     }
 
+    /// Whether one option, as it would be given, is known and its value makes sense.
+    pub fn knows(option: &str) -> bool {
+        let applied = Options::default().apply_known(option.as_bytes(), &mut UpperParts::default());
+        applied.unwrap_or(false)
+    }
+
     fn apply(&mut self, option: &[u8], upper: &mut UpperParts) -> Result<()> {
+        if !self.apply_known(option, upper)? {
+            let name = option.split(|byte| *byte == b'=').next().unwrap_or_default();
+            tracing::warn!("option {}: not known, ignored", String::from_utf8_lossy(name));
+        }
+        Ok(())
+    }
+
+    fn apply_known(&mut self, option: &[u8], upper: &mut UpperParts) -> Result<bool> {
         let (name, value) = match option.iter().position(|byte| *byte == b'=') {
             Some(at) => (option.get(..at), option.get(at + 1..)),
             None => (Some(option), None),
         };
         let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
         let given = Given { name: &name, value };
-        let known = self.apply_layers(&given, upper)?
+        Ok(self.apply_layers(&given, upper)?
             || self.apply_owners(&given)?
             || self.apply_behaviour(&given)?
             || self.apply_mount(&given)?
-            || IGNORED.contains(&given.name);
-        if !known {
-            tracing::warn!("option {name}: not known, ignored");
-        }
-        Ok(())
+            || IGNORED.contains(&given.name))
     }
 
     fn apply_layers(&mut self, given: &Given<'_>, upper: &mut UpperParts) -> Result<bool> {
