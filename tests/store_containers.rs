@@ -55,7 +55,7 @@ fn names_are_unique_and_well_formed() {
     scratch.store.create("app", Some("box")).unwrap();
     let taken = error(scratch.store.create("app", Some("box")));
     assert!(taken.starts_with("the name box is in use: container "), "{taken}");
-    for name in ["", "a", "../x", "a/b", "-a", "a b", &"x".repeat(129)] {
+    for name in ["", ".", "../x", "a/b", "-a", "a b", &"x".repeat(129)] {
         let refusal = error(scratch.store.create("app", Some(name)));
         assert!(refusal.contains("is not a container name"), "{refusal}");
     }

@@ -20,6 +20,9 @@ pub(super) struct Verify {
     /// Names, ids or starts of ids [default: all images]
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
     #[command(flatten)]
     json: JsonFlag,
 }
@@ -27,7 +30,7 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let is_json = self.json.is_json()?;
-        let bars = Bars::new(is_json);
+        let bars = Bars::new(self.quiet || is_json);
         let found = context.store()?.verify(&self.images, &bars)?;
         drop(bars);
         let shown = |path: &Option<Vec<u8>>| path.as_deref().map(output::escaped);

@@ -29,6 +29,12 @@ pub(super) struct Save {
     /// Form of the archive
     #[arg(long, value_enum, default_value = "docker-archive", value_name = "FORM")]
     format: Form,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// Has no effect: an archive takes any number of images
+    #[arg(short, long)]
+    multi_image_archive: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -51,12 +57,12 @@ impl Save {
                 let Some(dir) = self.output.filter(|dir| dir.as_os_str() != "-") else {
                     return Err(Error::option("--output", "oci-dir needs a directory to write"));
                 };
-                let bars = Bars::new(false);
+                let bars = Bars::new(self.quiet);
                 let write = |dir: &Path| store.save_directory(&self.images, dir, &bars);
                 return target::directory(&dir, write);
             }
         };
-        let bars = Bars::new(false);
+        let bars = Bars::new(self.quiet);
         let write = |out: &mut dyn Write| store.save(&self.images, form, out, &bars);
         target::write(self.output.as_deref(), write)
     }

@@ -23,15 +23,15 @@ const SECOND: [&str; 48] = [
 /// The most characters of a name, so that it fits wherever file names do.
 const LENGTH_MAX: usize = 128;
 
-/// Refuses what docker would refuse as a name.
+/// Refuses what podman would refuse as a name; docker wants two characters at least.
 pub(super) fn check(name: &str) -> Result<()> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if (2..=LENGTH_MAX).contains(&name.len()) && starts_well && name.bytes().all(allowed) {
+    if (1..=LENGTH_MAX).contains(&name.len()) && starts_well && name.bytes().all(allowed) {
         return Ok(());
     }
     let why = format!(
-        "{name:?} is not a container name: 2 to {LENGTH_MAX} letters, digits, _ . -, \
+        "{name:?} is not a container name: 1 to {LENGTH_MAX} letters, digits, _ . -, \
          starting with a letter or digit"
     );
     Err(Error::option("--name", why))

@@ -69,10 +69,11 @@ fn words(stage: Stage) -> &'static str {
 impl Watch for Bars {
     fn begin(&self, stage: Stage, layer: &Digest, bytes: Option<u64>) {
         self.with(layer, |bar| {
-            set_style(bar, if bytes.is_some() { SIZED } else { UNSIZED });
             bar.set_message(words(stage));
             bar.set_position(0);
             bar.set_length(bytes.unwrap_or(0));
+            // Last: what is drawn now has a size.
+            set_style(bar, if bytes.is_some() { SIZED } else { UNSIZED });
             bar.enable_steady_tick(TICK);
         });
     }
