@@ -26,7 +26,9 @@ const LAYERS: &str = r##"
 [lower]
 file     data    "lower data\n"
 file     program "#!/bin/sh\necho lower\n" mode=0755
-file     linked  "#!/bin/sh\necho lower\n" mode=0755
+file     elf     "\x7fELF\x01\x01__________\x02\x00" mode=0755
+file     lib.so.6 "\x7fELF\x01\x01__________\x02\x00"
+file     linked  "\x7fELF\x01\x01__________\x02\x00" mode=0755
 hardlink other   linked
 file     suid    "privileged\n" mode=6755
 sparse   holes   1048576 524288:middle
@@ -70,7 +72,7 @@ fn start_of(file: &File, length: usize) -> Vec<u8> {
 #[test]
 fn no_write_reaches_a_lower_whose_reader_is_open() {
     with_each_policy(|mount| {
-        for name in ["program", "data", "suid"] {
+        for name in ["program", "elf", "lib.so.6", "data", "suid"] {
             let path = mount.path(name);
             let number = fs::metadata(&path).unwrap().ino();
             let reader = File::open(&path).unwrap();
@@ -101,10 +103,13 @@ fn a_reader_of_data_sees_what_is_written_after_copy_up() {
     }
     let scene = Scene::new(LAYERS);
     let mount = scene.mount_by(Driver::Plyfs, &Options::default());
-    let reader = File::open(mount.path("data")).unwrap();
-    assert_eq!(start_of(&reader, 5), b"lower");
-    for_writing(mount.path("data")).write_all_at(b"UPPER", 0).unwrap();
-    assert_eq!(start_of(&reader, 5), b"UPPER");
+    // Whether it may be executed does not make it a program.
+    for (name, old) in [("data", b"lower"), ("program", b"#!/bi")] {
+        let reader = File::open(mount.path(name)).unwrap();
+        assert_eq!(start_of(&reader, 5), old);
+        for_writing(mount.path(name)).write_all_at(b"UPPER", 0).unwrap();
+        assert_eq!(start_of(&reader, 5), b"UPPER");
+    }
 }
 
 /// Two names of one file, both with the reader's node in the kernel's cache.
@@ -130,21 +135,26 @@ fn hard_links_follow_a_renewed_node() {
 #[test]
 fn an_open_file_goes_on_without_its_name() {
     with_each_policy(|mount| {
-        let path = mount.path("program");
-        let reader = File::open(&path).unwrap();
-        let writer = for_writing(&path);
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "another file").unwrap();
-        writer.write_all_at(b"gone", 0).unwrap();
-        writer.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
-        writer.set_len(4).unwrap();
-        assert_eq!(start_of(&writer, 100), b"gone");
-        assert_eq!(writer.metadata().unwrap().nlink(), 0);
-        assert_eq!(writer.metadata().unwrap().mode() & 0o777, 0o600);
-        assert!(reader.metadata().is_ok());
-        assert_eq!(fs::read(&path).unwrap(), b"another file");
-        assert_ne!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        for name in ["program", "elf"] {
+            goes_on_without_its_name(&mount.path(name));
+        }
     });
+}
+
+fn goes_on_without_its_name(path: &Path) {
+    let reader = File::open(path).unwrap();
+    let writer = for_writing(path);
+    fs::remove_file(path).unwrap();
+    fs::write(path, "another file").unwrap();
+    writer.write_all_at(b"gone", 0).unwrap();
+    writer.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+    writer.set_len(4).unwrap();
+    assert_eq!(start_of(&writer, 100), b"gone");
+    assert_eq!(writer.metadata().unwrap().nlink(), 0);
+    assert_eq!(writer.metadata().unwrap().mode() & 0o777, 0o600);
+    assert!(reader.metadata().is_ok());
+    assert_eq!(fs::read(path).unwrap(), b"another file");
+    assert_ne!(fs::metadata(path).unwrap().mode() & 0o777, 0o600);
 }
 
 /// Statement 47, and the page cache of a file that was executed before it was changed.

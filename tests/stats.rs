@@ -123,6 +123,31 @@ fn caches_and_passthrough_are_counted() {
     });
 }
 
+/// What all containers of a layer map is read by the kernel itself, whatever its mode; what is
+/// only called so, or only executable, is data.
+#[test]
+fn programs_and_libraries_are_passed_through() {
+    if !able() {
+        return;
+    }
+    const ELF: &str = r"\x7fELF\x01\x01__________\x03\x00";
+    let scene = Scene::new(&format!(
+        "[lower]\nfile program \"{ELF}\" mode=0755\nfile libc.so.6 \"{ELF}\"\nfile plain \"{ELF}\"\n\
+         file script \"#!/bin/sh\\n\" mode=0755\nfile libc.so \"INPUT(libc.so.6 and more)\"\n"
+    ));
+    let mount = scene.mount();
+    for (name, passed) in
+        [("program", 1), ("libc.so.6", 1), ("plain", 0), ("script", 0), ("libc.so", 0)]
+    {
+        let before = snapshot(mount.root()).passthrough;
+        let file = fs::File::open(mount.path(name)).unwrap();
+        let after = snapshot(mount.root()).passthrough;
+        drop(file);
+        assert_eq!(after.passed - before.passed, passed, "{name}");
+        assert_eq!(after.cached - before.cached, 1 - passed, "{name}");
+    }
+}
+
 #[test]
 fn many_may_ask_at_once_and_on_any_directory() {
     if !able() {

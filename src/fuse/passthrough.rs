@@ -69,7 +69,6 @@ const SHARDS: usize = 16;
 const SUID: u32 = 0o4000;
 /// sgid with group execution; without it the bit means something else.
 const SGID: u32 = 0o2010;
-const EXECUTABLE: u32 = 0o111;
 const TYPE_MASK: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 
@@ -181,8 +180,7 @@ impl Passthrough {
         // A descriptor on the lower keeps reading the lower after a copy-up. That is harmless
         // for programs and libraries, whose pages all mounts then share; a data file must show
         // what is written to it, and one whose attributes were changed counts as one.
-        let program = opened.mode & EXECUTABLE != 0 && !opened.changed;
-        !opened.writable && (program || self.policy == PassthroughPolicy::All)
+        !opened.writable && (opened.program || self.policy == PassthroughPolicy::All)
     }
 
     fn register(&self, channel: &Channel, opened: &Opened) -> Option<i32> {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::node::Node;
+use super::program::is_program;
 use super::{HandleId, Opened};
 use crate::error::{Errno, FsResult};
 use crate::sys::{OFlags, OwnedFd};
@@ -79,7 +80,8 @@ impl HandleTable {
     ) -> FsResult<Opened> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let writable = (flags & OFlags::RWMODE) != OFlags::RDONLY;
-        let changed = node.is_upper();
+        let untouched = !writable && !upper && !node.is_upper();
+        let program = untouched && is_program(&node, &file, mode);
         let handle = Handle {
             node,
             writable,
@@ -87,7 +89,7 @@ impl HandleTable {
             file: RwLock::new(file.clone()),
         };
         self.shard(id)?.lock().insert(id, Arc::new(handle));
-        Ok(Opened { handle: HandleId(id), file, upper, changed, writable, mode })
+        Ok(Opened { handle: HandleId(id), file, upper, program, writable, mode })
     }
 
     /// The open file of a number.

@@ -52,6 +52,7 @@ mod node_table;
 pub mod options;
 mod place;
 mod preload;
+mod program;
 mod readdir;
 mod remove;
 mod rename;
@@ -117,11 +118,11 @@ pub struct Opened {
     pub file: Arc<OwnedFd>,
     /// Whether that layer is the upper.
     pub upper: bool,
-    /// Whether the file was changed in this mount, if only in its attributes.
-    pub changed: bool,
+    /// Whether it is a program or library of a lower of which nothing was changed.
+    pub program: bool,
     /// Whether it may be written through this handle.
     pub writable: bool,
-    /// The file's mode, by which executables are told.
+    /// The file's mode.
     pub mode: u32,
 }
 

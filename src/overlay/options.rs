@@ -85,7 +85,7 @@ pub enum RedirectDir {
 /// `passthrough=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PassthroughPolicy {
-    /// Files of the upper, and executables of the lowers.
+    /// Files of the upper, and programs and libraries of the lowers.
     #[default]
     Auto,
     /// No file.
