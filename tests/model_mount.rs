@@ -7,7 +7,8 @@ mod support;
 use model::generate::Breadth;
 use model::mountpoint::{Mountpoint, Tree};
 use model::run::{Effort, cases};
-use support::{Driver, Options, Scene, as_host_root, require};
+use model::threads::{self, Mounting};
+use support::{Driver, Options, Scene, as_host_root, require, rootless};
 
 const AS_THE_KERNEL_CAN: Breadth = Breadth { beyond_the_kernel: false, ..Breadth::ALL };
 
@@ -63,4 +64,28 @@ fn plyfs_without_passthrough_agrees_with_the_model() {
 #[test]
 fn plyfs_with_owners_in_xattrs_agrees_with_the_model() {
     plyfs(Breadth { executables: false, ..Breadth::ALL }, &["xattr_permissions=2"]);
+}
+
+/// Without root's rights overlayfs knows no redirects, so that it cannot show what was moved.
+#[test]
+fn threads_agree_with_their_models_and_overlayfs_with_them() {
+    if !require("root") || !require("fuse") {
+        return;
+    }
+    let breadth = Breadth { executables: false, beyond_the_kernel: false, ..Breadth::ALL };
+    let kernel = ["redirect_dir=on", "index=on", "metacopy=on"];
+    let mut mounting = Mounting { options: &[], kernel: None };
+    if !rootless() && require("overlayfs") {
+        mounting.kernel = Some(&kernel);
+    }
+    threads::cases(Effort::from_env(15), breadth, mounting);
+}
+
+#[test]
+fn threads_without_passthrough_agree_with_their_models() {
+    if !require("root") || !require("fuse") {
+        return;
+    }
+    let mounting = Mounting { options: &["passthrough=off", "metacopy=on"], kernel: None };
+    threads::cases(Effort::from_env(10), Breadth::ALL, mounting);
 }

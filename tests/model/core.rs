@@ -19,6 +19,8 @@ use super::Subject;
 use super::op::{Data, Op, Outcome, RenameHow, Seen, XattrHow};
 use crate::support::{self, Kind, Scene, Snapshot, Time};
 
+mod data;
+
 type Answer = Result<Outcome, Errno>;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1 };
@@ -199,6 +201,7 @@ impl<'a> Core<'a> {
                     .map(|_| Outcome::Done)
             }
             Op::Replace { path, data } => self.replace(path, &data.0),
+            Op::Allocate { .. } | Op::MapWrite { .. } | Op::Unnamed { .. } => self.call_on_data(op),
             Op::Truncate { path, size } => {
                 let found = self.follow(path)?;
                 match found.stat.file_type() {

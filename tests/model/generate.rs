@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::merge;
-use super::op::{Data, Op, RenameHow, XattrHow};
+use super::op::{AllocateHow, Data, Op, RenameHow, XattrHow};
 use super::rng::Rng;
 use super::tree::{Ino, Model, Node};
 use crate::support::{Attributes, EntrySpec, LayerSpec, SceneSpec, Time, What, rootless};
@@ -189,7 +189,27 @@ impl Chooser<'_> {
 
     fn content_op(&mut self) -> Op {
         let path = self.file();
-        match self.rng.below(5) {
+        match self.rng.below(9) {
+            5 => Op::Allocate {
+                path,
+                how: self.rng.pick(&[
+                    AllocateHow::Extend,
+                    AllocateHow::KeepSize,
+                    AllocateHow::Punch,
+                ]),
+                offset: self.rng.below(9000) as u64,
+                length: 1 + self.rng.below(9000) as u64,
+            },
+            6 => Op::MapWrite {
+                path,
+                offset: self.rng.below(5000) as u64,
+                data: Data(self.rng.bytes(3000)),
+            },
+            7 => Op::Unnamed {
+                path: self.fresh(),
+                mode: self.mode(),
+                data: Data(self.rng.bytes(500)),
+            },
             0 => Op::Write {
                 path,
                 offset: self.rng.below(9000) as u64,
@@ -335,6 +355,12 @@ impl Chooser<'_> {
     fn is_pointless(&self, op: &Op) -> bool {
         let (path, held) = match op {
             Op::Write { path, .. } | Op::Append { path, .. } => (path, false),
+            Op::Allocate { path, .. } => (path, false),
+            // Its file loses suid with the pages' way to the disk, at no known time.
+            Op::MapWrite { path, .. } => match self.model.walk(path) {
+                Ok(ino) if self.model.inodes[ino].mode & 0o6000 != 0 => return true,
+                _ => (path, true),
+            },
             Op::Replace { path, .. } | Op::Read { path } => (path, false),
             Op::Hold { path, .. } => (path, true),
             Op::Rename { from, to, .. } => {

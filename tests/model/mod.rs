@@ -20,6 +20,8 @@ pub(crate) mod mountpoint;
 pub(crate) mod op;
 pub(crate) mod rng;
 pub(crate) mod run;
+pub(crate) mod shared;
+pub(crate) mod threads;
 pub(crate) mod tree;
 mod verbs;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 
 use super::Subject;
 use super::op::{Data, Op, Outcome, RenameHow, Seen, XattrHow};
-use crate::support::{Driver, MountedOverlay, Snapshot, Time};
+use crate::support::{Driver, Mapping, MountedOverlay, Snapshot, Time};
 
 type Answer = Result<Outcome, Errno>;
 
@@ -108,6 +109,14 @@ impl Tree {
                 let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY;
                 write_at(&self.open(path, flags, 0o644)?, data, 0)
             }
+            Op::Allocate { path, how, offset, length } => {
+                let file = self.open(path, OFlags::WRONLY, 0)?;
+                rustix::fs::fallocate(&file, how.flags(), *offset, *length).map(|()| Outcome::Done)
+            }
+            Op::MapWrite { path, offset, data } => {
+                map_write(&self.open(path, OFlags::RDWR, 0)?, *offset as usize, &data.0)
+            }
+            Op::Unnamed { path, mode, data } => self.make_unnamed(path, *mode, data),
             Op::Truncate { path, size } => truncate(&self.full(path), *size),
             Op::Read { path } => read_all(&self.open(path, OFlags::RDONLY, 0)?),
             Op::List { path } => list(&self.full(path)),
@@ -130,6 +139,19 @@ impl Tree {
     fn open(&self, path: &Path, flags: OFlags, mode: u32) -> Result<File, Errno> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         rustix::fs::open(self.full(path), flags, Mode::from_raw_mode(mode)).map(File::from)
+    }
+
+    fn make_unnamed(&self, path: &Path, mode: u32, data: &Data) -> Answer {
+        let dir = path.parent().unwrap_or(Path::new(""));
+        // A symlink to nowhere says so where it is on the way, not where it is the end.
+        let mut dir = self.full(dir).into_os_string();
+        dir.push("/.");
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(dir, flags, Mode::from_raw_mode(mode))?);
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let written = write_at(&file, data, 0);
+        rustix::fs::linkat(CWD, own, CWD, self.full(path), AtFlags::SYMLINK_FOLLOW)?;
+        written
     }
 
     fn call_on_names(&self, op: &Op) -> Answer {
@@ -234,6 +256,17 @@ fn write_at(file: &File, data: &Data, offset: u64) -> Answer {
             return Ok(Outcome::Done);
         }
     }
+}
+
+fn map_write(file: &File, offset: usize, data: &[u8]) -> Answer {
+    let size = rustix::fs::fstat(file)?.st_size as usize;
+    let length = data.len().min(size.saturating_sub(offset));
+    if length > 0 {
+        let mut mapping = Mapping::new(file, size, true);
+        mapping.write_at(offset, &data[..length]);
+        mapping.sync();
+    }
+    Ok(Outcome::Done)
 }
 
 fn read_all(file: &File) -> Answer {

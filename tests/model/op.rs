@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use rustix::fs::FallocateFlags;
+
 use crate::support::Time;
 
 /// Bytes that are printed in short.
@@ -47,6 +49,25 @@ pub(crate) enum Op {
     Truncate {
         path: PathBuf,
         size: u64,
+    },
+    /// open(O_WRONLY), fallocate
+    Allocate {
+        path: PathBuf,
+        how: AllocateHow,
+        offset: u64,
+        length: u64,
+    },
+    /// open(O_RDWR), a shared mapping, a write to as much of it as the file has, msync
+    MapWrite {
+        path: PathBuf,
+        offset: u64,
+        data: Data,
+    },
+    /// open(O_TMPFILE) in the directory of `path`, write, linkat
+    Unnamed {
+        path: PathBuf,
+        mode: u32,
+        data: Data,
     },
     Mkdir {
         path: PathBuf,
@@ -144,6 +165,24 @@ pub(crate) enum Op {
     Release {
         slot: usize,
     },
+}
+
+/// The mode of a fallocate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AllocateHow {
+    Extend,
+    KeepSize,
+    Punch,
+}
+
+impl AllocateHow {
+    pub(crate) fn flags(self) -> FallocateFlags {
+        match self {
+            AllocateHow::Extend => FallocateFlags::empty(),
+            AllocateHow::KeepSize => FallocateFlags::KEEP_SIZE,
+            AllocateHow::Punch => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        }
+    }
 }
 
 /// The flags of a rename.

@@ -16,16 +16,16 @@ use crate::support::{Policy, SceneSpec, What, differences};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
     /// No new case begins after this time.
-    time: Duration,
+    pub(super) time: Duration,
     /// Operations of one case.
     operations: usize,
     /// Operations between two looks at the whole tree.
     look_every: usize,
-    first_seed: u64,
+    pub(super) first_seed: u64,
     /// Whether answers and trees are compared.
     checked: bool,
     /// One case alone, as `PLYFS_MODEL_SEED` names it.
-    replay: bool,
+    pub(super) replay: bool,
 }
 
 impl Effort {
@@ -85,9 +85,9 @@ pub(crate) fn cases(
 }
 
 /// Says how to replay a case, if it fails.
-struct Replay {
-    seed: u64,
-    operations: usize,
+pub(super) struct Replay {
+    pub(super) seed: u64,
+    pub(super) operations: usize,
 }
 
 impl Drop for Replay {
@@ -106,8 +106,7 @@ fn one_case(
     breadth: Breadth,
     subject: &mut dyn Subject,
 ) -> Model {
-    let mut run =
-        Run { scene, checked: effort.checked, model: merge::merged(scene), log: Vec::new() };
+    let mut run = Run::new(scene, effort);
     // The operations have a generator of their own, so that a change of one does not move both.
     let mut rng = Rng::new(seed ^ 0x5eed);
     run.look(subject);
@@ -130,14 +129,37 @@ fn one_case(
     run.model
 }
 
-struct Run<'a> {
+/// A model beside a subject, and what was done to both.
+pub(super) struct Run<'a> {
     scene: &'a SceneSpec,
     checked: bool,
     model: Model,
     log: Vec<String>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    pub(super) fn new(scene: &'a SceneSpec, effort: Effort) -> Self {
+        Run { scene, checked: effort.checked, model: merge::merged(scene), log: Vec::new() }
+    }
+
+    /// One operation that fits the model's present state.
+    pub(super) fn random_step(
+        &mut self,
+        rng: &mut Rng,
+        breadth: Breadth,
+        subject: &mut dyn Subject,
+    ) {
+        let op = generate::operation(rng, &self.model, breadth);
+        self.step(&op, subject);
+    }
+
+    /// Closes all files that are kept open, of the model and of a subject that stays mounted.
+    pub(super) fn forget_held(&mut self, subject: &mut dyn Subject) {
+        self.log.push("remount".to_owned());
+        self.model.held.clear();
+        subject.remount();
+    }
+
     fn step(&mut self, op: &Op, subject: &mut dyn Subject) {
         let expected = self.model.apply(op);
         let observed = subject.apply(op);
@@ -158,7 +180,7 @@ impl Run<'_> {
         }
     }
 
-    fn look(&mut self, subject: &mut dyn Subject) {
+    pub(super) fn look(&mut self, subject: &mut dyn Subject) {
         if !self.checked {
             return;
         }

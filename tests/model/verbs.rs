@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::op::{Data, Op, Outcome, RenameHow, XattrHow};
+use super::op::{AllocateHow, Data, Op, Outcome, RenameHow, XattrHow};
 use super::tree::{Held, Ino, Inode, Model, Node};
 
 type Answer = Result<Outcome, Errno>;
@@ -40,6 +40,18 @@ impl Model {
                 self.write(ino, end, &data.0)
             }
             Op::Replace { path, data } => self.replace(path, &data.0),
+            Op::Allocate { path, how, offset, length } => {
+                let ino = self.open(path, true)?;
+                self.allocate(ino, *how, *offset as usize, (*offset + *length) as usize)
+            }
+            Op::MapWrite { path, offset, data } => {
+                let ino = self.open(path, true)?;
+                self.map_write(ino, *offset as usize, &data.0)
+            }
+            Op::Unnamed { path, mode, data } => {
+                let ino = self.make(path, Node::File(Vec::new()), *mode)?;
+                self.write(ino, 0, &data.0)
+            }
             Op::Truncate { path, size } => {
                 let ino = self.follow(path)?;
                 self.truncate(ino, *size)
@@ -190,6 +202,24 @@ impl Model {
         content[start..end].copy_from_slice(data);
         self.changed(ino);
         DONE
+    }
+
+    fn allocate(&mut self, ino: Ino, how: AllocateHow, start: usize, end: usize) -> Answer {
+        let content = self.content(ino)?;
+        let within = start.min(content.len())..end.min(content.len());
+        match how {
+            AllocateHow::Extend if content.len() < end => content.resize(end, 0),
+            AllocateHow::Extend | AllocateHow::KeepSize => {}
+            AllocateHow::Punch => content[within].fill(0),
+        }
+        self.changed(ino);
+        DONE
+    }
+
+    /// A mapping reaches to the end of the file.
+    fn map_write(&mut self, ino: Ino, offset: usize, data: &[u8]) -> Answer {
+        let room = self.content(ino)?.len().saturating_sub(offset);
+        self.write(ino, offset as u64, &data[..data.len().min(room)])
     }
 
     fn replace(&mut self, path: &Path, data: &[u8]) -> Answer {

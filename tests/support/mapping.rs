@@ -32,11 +32,23 @@ impl Mapping {
 
     /// Writes from the start; the mapping was made for writing.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.length);
+        self.write_at(0, bytes);
+    }
+
+    /// Writes from `offset` on; the mapping was made for writing.
+    pub(crate) fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.length);
         for (at, byte) in bytes.iter().enumerate() {
             // SAFETY: as in `bytes`.
-            unsafe { self.start.add(at).write_volatile(*byte) };
+            unsafe { self.start.add(offset + at).write_volatile(*byte) };
         }
+    }
+
+    /// Waits until what was written is the file's.
+    pub(crate) fn sync(&self) {
+        let how = rustix::mm::MsyncFlags::SYNC;
+        // SAFETY: the range is the mapping's own.
+        unsafe { rustix::mm::msync(self.start.cast(), self.length, how) }.expect("it is written");
     }
 }
 
