@@ -212,3 +212,35 @@ fn data_is_there_when_an_upper_with_user_marks_becomes_a_lower() {
         }
     });
 }
+
+/// unionmount-testsuite unmounts a layer's filesystem right after the mount, and found it busy: the
+/// daemon was not gone yet. Here it is stopped, so that it is there for certain.
+#[test]
+fn what_lies_below_a_mount_can_be_unmounted_when_the_mount_is() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let mut scene = Scene::new("[lower]\nfile a \"a\\n\"\n");
+    let below = scene.place("below");
+    std::fs::create_dir(&below).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", &below, "tmpfs", flags, None).unwrap();
+    (scene.upper, scene.work) = (below.join("upper"), below.join("work"));
+    std::fs::create_dir(&scene.upper).unwrap();
+    std::fs::create_dir(&scene.work).unwrap();
+    let mut mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    std::fs::write(mount.path("a"), "changed\n").unwrap();
+    let daemon = rustix::process::Pid::from_raw(mount.daemon_id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(daemon, rustix::process::Signal::STOP).unwrap();
+    // Lazily: a child of another test that has just been forked does not count.
+    let nothing = rustix::mount::UnmountFlags::empty();
+    rustix::mount::unmount(mount.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let free = rustix::mount::unmount(&below, nothing);
+    rustix::process::kill_process(daemon, rustix::process::Signal::CONT).unwrap();
+    mount.was_unmounted();
+    drop(mount);
+    if free.is_err() {
+        rustix::mount::unmount(&below, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    assert_eq!(free, Ok(()));
+}

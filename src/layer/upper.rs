@@ -83,9 +83,9 @@ impl Upper {
     /// Names the path that is missing, not writable, in use, or on another filesystem.
     pub fn open(path: &Path, work: &Path, wanted: Wanted) -> Result<Upper> {
         let failed = |errno| Error::io("open upperdir", path, errno);
-        let root = file::open_root(path).map_err(failed)?;
+        let (root, work_root) = open_both(path, work)?;
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
-        let workdir = Workdir::open(work)?;
+        let workdir = Workdir::open(&work_root, work)?;
         let lock = sys::dir::open_dir(&root, OsStr::new(".")).map_err(failed)?;
         workdir::take(&lock, "upperdir", path)?;
         let work_stat = sys::stat::stat_fd(workdir.staging()).map_err(failed)?;
@@ -310,6 +310,17 @@ impl Upper {
             other => other,
         }
     }
+}
+
+/// The upper and the workdir, through a private clone of their mount where that is permitted: when
+/// umount(2) of ours returns, the daemon is not yet gone, and what lies below can be unmounted all
+/// the same, as with the kernel's overlayfs.
+fn open_both(upper: &Path, work: &Path) -> Result<(OwnedFd, OwnedFd)> {
+    let upper_root =
+        file::open_root(upper).map_err(|errno| Error::io("open upperdir", upper, errno))?;
+    let work_root =
+        file::open_root(work).map_err(|errno| Error::io("open workdir", work, errno))?;
+    Ok(sys::mount_clone::clone_for_both(upper, work).unwrap_or((upper_root, work_root)))
 }
 
 /// The xattr in which the upper keeps owners and modes: the one that it has, or else `wanted`, with

@@ -30,14 +30,13 @@ pub struct Workdir {
 }
 
 impl Workdir {
-    /// Takes the workdir at `path` for this mount: locks it, and empties its staging.
+    /// Takes the workdir `root`, found at `path`, for this mount: locks it, and empties its staging.
     ///
     /// # Errors
     /// Names the path where it is missing or in use by another live mount.
-    pub fn open(path: &Path) -> Result<Workdir> {
+    pub fn open(root: &OwnedFd, path: &Path) -> Result<Workdir> {
         let failed = |action| move |errno| Error::io(action, path, errno);
-        let root = file::open_root(path).map_err(failed("open workdir"))?;
-        let base = dir::open_dir(&root, OsStr::new(".")).map_err(failed("open workdir"))?;
+        let base = dir::open_dir(root, OsStr::new(".")).map_err(failed("open workdir"))?;
         take(&base, "workdir", path)?;
         let name = OsStr::new(STAGING);
         match node::make_dir(&base, name, 0o700) {

@@ -1,11 +1,14 @@
-//! A private, read-only clone of the mount that a directory lies on; mounts made read-only.
+//! Private clones of the mounts that directories lie on; mounts made read-only.
 
 #![expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::file_handle::last_errno;
-use super::{AsFd, AsRawFd, OwnedFd};
+use super::{AsFd, AsRawFd, OwnedFd, file};
 use crate::error::{Errno, FsResult};
 
 /// `struct mount_attr` of mount_setattr(2).
@@ -27,10 +30,7 @@ const MOUNT_ATTR_ATIME_MASK: u64 = 0x70;
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN` over the mount namespace, `ENOSYS` before Linux 5.12.
 pub fn clone_read_only(dir: impl AsFd) -> FsResult<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let clone = open_tree(dir, "", flags)?;
+    let clone = clone_of(dir)?;
     let silent =
         set_attributes(&clone, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME, MOUNT_ATTR_ATIME_MASK);
     // What access times a mount keeps is locked in user namespaces that did not make it.
@@ -39,6 +39,49 @@ pub fn clone_read_only(dir: impl AsFd) -> FsResult<OwnedFd> {
         other => other?,
     }
     Ok(clone)
+}
+
+/// Descriptors (`O_PATH`) of two directories through one detached clone of the mount that both lie
+/// on. Names can be moved between them, and they keep no mount busy that a user may want to take
+/// off, while the filesystem itself stays.
+///
+/// # Errors
+/// As [`clone_read_only`]; `EXDEV` where they lie on different mounts.
+pub fn clone_for_both(one: &Path, other: &Path) -> FsResult<(OwnedFd, OwnedFd)> {
+    let real = |path: &Path| {
+        std::fs::canonicalize(path)
+            .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+    };
+    let (one, other) = (real(one)?, real(other)?);
+    let above: PathBuf =
+        one.iter().zip(other.iter()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+    let root = file::open_root(&above)?;
+    let mount = mount_id(&root)?;
+    for path in [&one, &other] {
+        if mount_id(file::open_root(path)?)? != mount {
+            return Err(Errno::XDEV);
+        }
+    }
+    let clone = clone_of(&root)?;
+    let inside = |path: &Path| {
+        let rest = path.strip_prefix(&above).map_err(|_| Errno::XDEV)?;
+        let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        openat2(&clone, rest, flags, Mode::empty(), resolve)
+    };
+    Ok((inside(&one)?, inside(&other)?))
+}
+
+fn clone_of(dir: impl AsFd) -> FsResult<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(dir, "", flags)
+}
+
+fn mount_id(fd: impl AsFd) -> FsResult<u64> {
+    Ok(statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 /// Refuses writes through the mount whose root `root` is; others of the same filesystem stay.

@@ -203,6 +203,16 @@ impl<'a> MountedOverlay<'a> {
         self.mounted = false;
     }
 
+    /// Takes note that the test itself has unmounted it; waits until the daemon has ended.
+    pub(crate) fn was_unmounted(&mut self) {
+        self.mounted = false;
+        if let Some(mut daemon) = self.daemon.take()
+            && let Err(problem) = wait_for(&mut daemon, self.scene)
+        {
+            panic!("{problem}");
+        }
+    }
+
     fn mount(&mut self) {
         let text = self.options.text(self.scene, self.driver);
         match self.driver.program() {
