@@ -21,6 +21,9 @@ use engines::{PLYFS, Room, image, run, run_with, wait_until};
 use rustix::process::{Pid, Signal};
 use support::{Policy, Snapshot, names, require};
 
+/// The driver that runs what stands under that name in PATH: PlyFS here.
+const PLYFS_DRIVER: &str = "fuse-overlayfs";
+
 /// Debian's: newer clients do not speak to it.
 const DOCKER: &str = "/usr/bin/docker";
 
@@ -36,7 +39,7 @@ impl<'a> Docker<'a> {
     fn start(room: &'a Room, driver: &'static str) -> Docker<'a> {
         let home = room.dir(driver);
         let config = match driver {
-            "fuse-overlayfs" => engines::documented_block("docker", "json"),
+            PLYFS_DRIVER => engines::documented_block("docker", "json"),
             other => format!("{{\"storage-driver\": \"{other}\"}}"),
         };
         fs::write(home.join("daemon.json"), config).unwrap();
@@ -193,7 +196,7 @@ const OTHER_NAME: &str = "C /t/h2_b";
 #[test]
 fn images_and_containers_live_as_on_overlay2() {
     let Some(room) = room() else { return };
-    let [ours, theirs] = ["fuse-overlayfs", "overlay2"].map(|driver| {
+    let [ours, theirs] = [PLYFS_DRIVER, "overlay2"].map(|driver| {
         let docker = Docker::start(&room, driver);
         life(&docker)
     });
@@ -204,7 +207,7 @@ fn images_and_containers_live_as_on_overlay2() {
 #[test]
 fn docker_runs_on_plyfs_and_leaves_nothing() {
     let Some(room) = room() else { return };
-    let mut docker = Docker::start(&room, "fuse-overlayfs");
+    let mut docker = Docker::start(&room, PLYFS_DRIVER);
     assert_eq!(docker.ok(&["info", "--format", "{{.Driver}}"]), "fuse-overlayfs");
     docker.ok(&["import", image::base(&room).to_str().unwrap(), "base:1"]);
     let layers = |docker: &Docker<'_>| names(docker.home.join("root/fuse-overlayfs")).len();
@@ -242,4 +245,146 @@ fn docker_runs_on_plyfs_and_leaves_nothing() {
     docker.stop_daemon();
     let left = room.mounts().into_iter().filter(|line| line.contains("/fuse-overlayfs/"));
     assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+/// A build by docker's own builder: RUN, COPY and deletions.
+#[test]
+fn a_build_gives_the_images_of_overlay2() {
+    let Some(room) = room() else { return };
+    let [ours, theirs] = [PLYFS_DRIVER, "overlay2"].map(|driver| {
+        let docker = Docker::start(&room, driver);
+        let mut life = Life::default();
+        docker.ok(&["import", image::base(&room).to_str().unwrap(), image::BASE]);
+        let context = image::build_context(&room);
+        let context = context.to_str().unwrap();
+        let file = format!("{context}/Containerfile");
+        let build = ["--network", "none", "--ulimit", "nofile=20000:20000", "-f", &file];
+        let words = [&["build", "-t", "built:1"][..], &build, &[context]].concat();
+        let said = docker.ok(&words);
+        let layers: Vec<&str> = said.lines().filter_map(|l| l.strip_prefix(" ---> ")).collect();
+        let images = layers.iter().filter(|line| line.len() == 12).skip(1);
+        let images: Vec<&&str> = images.collect();
+        assert_eq!(images.len(), 5, "{said}");
+        for (step, image) in images.iter().enumerate() {
+            life.tree(&format!("build step {}", step + 1), docker.image_tree(image));
+        }
+        let again = docker.ok(&words);
+        assert_eq!(again.matches("Using cache").count(), 5, "{again}");
+        life.words("a run", &docker.run(&["--rm", "built:1", "ls", "-lRn", "/home", "/srv"]));
+        life
+    });
+    ours.expect_same(&theirs, OVERLAY2);
+}
+
+/// `live-restore`: dockerd is restarted under a container that runs on, and stopped ones are kept.
+#[test]
+fn containers_are_kept_over_a_restart_of_dockerd() {
+    let Some(room) = room() else { return };
+    let mut docker = Docker::start(&room, PLYFS_DRIVER);
+    docker.stop_daemon();
+    let config = engines::documented_block("docker", "json");
+    let config = config.replacen('{', "{\n  \"live-restore\": true,", 1);
+    fs::write(docker.home.join("daemon.json"), config).unwrap();
+    docker.start_daemon();
+    docker.ok(&["import", image::base(&room).to_str().unwrap(), "base:1"]);
+    docker.run(&["--name", "stopped", "base:1", "sh", "-c", "echo kept >/t/kept; rm /t/b_delete"]);
+    docker.run(&["-d", "--name", "running", "base:1", "sleep", "1000"]);
+    docker.ok(&["exec", "running", "sh", "-c", "echo one >/t/new"]);
+    let daemons = room.daemons();
+    assert_eq!(daemons.len(), 1, "{daemons:?}");
+    docker.stop_daemon();
+    assert_eq!(room.daemons(), daemons, "the mount goes on without dockerd");
+    docker.start_daemon();
+    assert_eq!(docker.ok(&["inspect", "--format", "{{.State.Running}}", "running"]), "true");
+    let more = "echo two >>/t/new; cat /t/new";
+    assert_eq!(docker.ok(&["exec", "running", "sh", "-c", more]), "one\ntwo");
+    assert_eq!(docker.ok(&["diff", "running"]).trim(), "C /t\nA /t/new");
+    docker.ok(&["start", "stopped"]);
+    let changes = engines::sorted(&docker.ok(&["diff", "stopped"]));
+    assert_eq!(changes, ["A /t/kept", "C /t", "D /t/b_delete"]);
+    docker.ok(&["commit", "running", "committed:1"]);
+    assert_eq!(docker.run(&["--rm", "committed:1", "cat", "/t/new"]), "one\ntwo");
+    docker.ok(&["rm", "--force", "running", "stopped"]);
+    wait_until("the daemons to end", || room.daemons().is_empty());
+}
+
+/// Files go in and out of containers, running or not; what is not needed any more is counted and
+/// goes.
+#[test]
+fn files_are_copied_and_what_is_left_over_goes() {
+    let Some(room) = room() else { return };
+    let docker = Docker::start(&room, PLYFS_DRIVER);
+    docker.ok(&["import", image::base(&room).to_str().unwrap(), "base:1"]);
+    let layers = || names(docker.home.join("root/fuse-overlayfs")).len();
+    let before = layers();
+    docker.run(&["-d", "--name", "running", "base:1", "sleep", "1000"]);
+    docker.ok(&["create", "--network", "none", "--name", "created", "base:1", "true"]);
+    let source = room.dir("source/sub");
+    fs::write(source.join("file"), "copied\n").unwrap();
+    std::os::unix::fs::symlink("file", source.join("link")).unwrap();
+    let source = source.parent().unwrap().to_str().unwrap().to_owned();
+    for name in ["running", "created"] {
+        docker.ok(&["cp", &source, &format!("{name}:/t/copied")]);
+        let out = docker.home.join(name);
+        docker.ok(&["cp", &format!("{name}:/t/copied"), out.to_str().unwrap()]);
+        support::assert_same(
+            "what was copied out",
+            &Snapshot::of(&out),
+            "the source",
+            &Snapshot::of(Path::new(&source)),
+            Policy { ino: false, ..Policy::SAME_CONTENT },
+        );
+    }
+    assert_eq!(docker.ok(&["exec", "running", "cat", "/t/copied/sub/link"]), "copied");
+    docker.ok(&["exec", "running", "dd", "if=/dev/zero", "of=/t/large", "bs=1M", "count=5"]);
+    let rows = docker.ok(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Size}}"]);
+    let row = |kind: &str| {
+        let found = rows.lines().find_map(|line| line.strip_prefix(kind));
+        found.unwrap_or_else(|| panic!("no {kind} in {rows}")).trim().to_owned()
+    };
+    assert!(row("Images").starts_with("1 "), "{rows}");
+    assert!(row("Containers").starts_with("2 5.2"), "{rows}");
+    docker.ok(&["stop", "--time", "0", "running"]);
+    docker.ok(&["system", "prune", "--all", "--force"]);
+    assert_eq!(docker.ok(&["ps", "--all", "--quiet"]), "");
+    assert_eq!(docker.ok(&["images", "--quiet"]), "");
+    assert_eq!(layers(), before - 1, "the layer of the image went, too");
+}
+
+/// The table of what docker was observed to list on overlay2 (see fixtures/README.md): the same on
+/// PlyFS, but for the other name of a changed hard link, which stays one file here.
+#[test]
+fn the_observed_changes_are_listed_as_on_overlay2() {
+    let Some(room) = room() else { return };
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/docker-diff");
+    let script = |name: &str, dir: &Path| {
+        let mut command = Command::new(fixtures.join(name));
+        run(command.current_dir(dir).env("TZ", "UTC").env("LC_ALL", "C.UTF-8"));
+    };
+    let base = room.dir("base");
+    script("base.sh", &base);
+    fs::create_dir(base.join("bin")).unwrap();
+    fs::copy("/bin/busybox", base.join("bin/busybox")).unwrap();
+    let archive = room.path("reference.tar");
+    let mut tar = Command::new("tar");
+    tar.args(["--xattrs", "--format=posix", "--create", "--file"]).arg(&archive);
+    run(tar.arg("--directory").arg(&base).arg("."));
+
+    let docker = Docker::start(&room, PLYFS_DRIVER);
+    docker.ok(&["import", archive.to_str().unwrap(), "reference:1"]);
+    docker.run(&["-d", "--name", "box", "reference:1", "/bin/busybox", "sleep", "1000"]);
+    let mounts = room.mounts();
+    let mut merged = mounts.iter().filter_map(|line| line.split(' ').nth(1));
+    let merged = merged.rfind(|place| place.ends_with("/merged")).unwrap();
+    script("changes.sh", Path::new(merged));
+    let table = fs::read_to_string(fixtures.join("overlay2.tsv")).unwrap();
+    let rows = table.lines().filter(|line| !line.starts_with('#'));
+    let rows = rows.map(|line| line.split_once('\t').unwrap());
+    let expected =
+        rows.filter(|(_, kind)| *kind != "-").map(|(path, kind)| format!("{kind} {path}"));
+    let expected: Vec<String> = expected.chain([OTHER_NAME.to_owned()]).collect();
+    assert_eq!(
+        engines::sorted(&docker.ok(&["diff", "box"])),
+        engines::sorted(&expected.join("\n"))
+    );
 }
