@@ -13,7 +13,7 @@ use oci_client::manifest;
 use oci_client::secrets::RegistryAuth;
 use tokio::runtime::Runtime;
 
-use super::failure::{explain, may_pass};
+use super::failure::{explain, is_refused_token, may_pass};
 use super::{Access, credentials};
 use crate::error::{Error, Result};
 use crate::image::Remote;
@@ -27,6 +27,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const TRIES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
+const USER_AGENT: &str = concat!("plyfs/", env!("CARGO_PKG_VERSION"));
+
 /// What is to be done with a repository.
 pub(super) use oci_client::RegistryOperation as Operation;
 
@@ -35,6 +37,11 @@ pub(super) struct Connection {
     runtime: Runtime,
     pub(super) client: Client,
     pub(super) remote: Remote,
+    auth: RegistryAuth,
+    operation: Operation,
+    /// For what the client of the protocol would read whole, however much comes.
+    plain: reqwest::Client,
+    scheme: &'static str,
 }
 
 impl Connection {
@@ -73,7 +80,19 @@ impl Connection {
             let try_once = client.auth(&reference, auth, for_);
             outcome = match runtime.block_on(try_once) {
                 Ok(_) => {
-                    return Ok(Connection { runtime, client, remote: remote.clone() });
+                    let scheme = match protocol {
+                        ClientProtocol::Http => "http",
+                        _ => "https",
+                    };
+                    return Ok(Connection {
+                        runtime,
+                        client,
+                        remote: remote.clone(),
+                        auth: auth.clone(),
+                        operation: for_,
+                        plain: plain_client(remote, access, verify)?,
+                        scheme,
+                    });
                 }
                 Err(failure @ Failure::RequestError(_)) => Err(explain(remote, &failure)),
                 Err(failure) => return Err(explain(remote, &failure)),
@@ -97,15 +116,23 @@ impl Connection {
         self.runtime.block_on(future)
     }
 
-    /// Does something, again where it fails in a way that may pass.
+    /// Does something, again where it fails in a way that may pass. A token that is refused, because
+    /// it lasted less long than we thought, is asked for anew once.
     pub(super) fn retried<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         mut each: impl FnMut() -> F,
     ) -> Result<T> {
         let mut wait = FIRST_WAIT;
+        let mut renewed = false;
         for _ in 1..TRIES {
             match self.wait(each()) {
                 Ok(value) => return Ok(value),
+                Err(failure) if is_refused_token(&failure) && !renewed => {
+                    renewed = true;
+                    self.wait(self.client.auth(&self.repository(), &self.auth, self.operation))
+                        .map_err(|failure| explain(&self.remote, &failure))?;
+                    continue;
+                }
                 Err(failure) if may_pass(&failure) => {
                     tracing::info!(%failure, "trying again");
                 }
@@ -116,6 +143,62 @@ impl Connection {
         }
         self.wait(each()).map_err(|failure| explain(&self.remote, &failure))
     }
+}
+
+impl Connection {
+    /// The document that `remote` names, one of the media types in `accept`; `None` where it has more
+    /// than `most` bytes, of which no more are read then.
+    pub(super) async fn document(
+        &self,
+        remote: &Remote,
+        accept: &[&str],
+        most: u64,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let reference = self.reference(remote);
+        let (host, path) = (reference.resolve_registry(), reference.repository());
+        let url = format!("{}://{host}/v2/{path}/manifests/{}", self.scheme, remote.selector());
+        let request = self.plain.get(&url).header("Accept", accept.join(", "));
+        let token = self.client.auth(&reference, &self.auth, self.operation).await?;
+        let request = match (token, &self.auth) {
+            (Some(token), _) => request.bearer_auth(token),
+            (None, RegistryAuth::Basic(user, password)) => request.basic_auth(user, Some(password)),
+            (None, _) => request,
+        };
+        let mut response = request.send().await?;
+        let status = response.status();
+        if response.content_length().is_some_and(|length| length > most) {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        while let Some(part) = response.chunk().await? {
+            bytes.extend_from_slice(&part);
+            if bytes.len() as u64 > most {
+                return Ok(None);
+            }
+        }
+        if status.is_success() {
+            return Ok(Some(bytes));
+        }
+        let message = String::from_utf8_lossy(&bytes).into_owned();
+        Err(match serde_json::from_slice(&bytes) {
+            Ok(envelope) if status.is_client_error() => Failure::RegistryError { envelope, url },
+            _ => Failure::ServerError { code: status.as_u16(), url, message },
+        })
+    }
+}
+
+/// A client with the same trust as [`client`].
+fn plain_client(remote: &Remote, access: &Access, verify: bool) -> Result<reqwest::Client> {
+    let failed = |error: reqwest::Error| explain(remote, &Failure::RequestError(error));
+    let certificates = certificates(remote.domain(), access)?;
+    let certificates = certificates.iter().map(|pem| reqwest::Certificate::from_pem(&pem.data));
+    let builder = reqwest::Client::builder()
+        .tls_certs_merge(certificates.collect::<Result<Vec<_>, _>>().map_err(failed)?)
+        .tls_danger_accept_invalid_certs(!verify)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .user_agent(USER_AGENT);
+    builder.build().map_err(failed)
 }
 
 /// The only provider of cryptography; chosen once for the process.
@@ -141,7 +224,7 @@ fn client(
         extra_root_certificates: certificates(remote.domain(), access)?,
         connect_timeout: Some(CONNECT_TIMEOUT),
         read_timeout: Some(READ_TIMEOUT),
-        user_agent: concat!("plyfs/", env!("CARGO_PKG_VERSION")),
+        user_agent: USER_AGENT,
         ..ClientConfig::default()
     };
     Client::try_from(config).map_err(|failure| explain(remote, &failure))

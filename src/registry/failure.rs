@@ -46,6 +46,19 @@ pub(super) fn explain(remote: &Remote, failure: &Failure) -> Error {
     }
 }
 
+/// Whether we are not let in as who we said that we are.
+pub(super) fn is_refused_token(failure: &Failure) -> bool {
+    match failure {
+        Failure::UnauthorizedError { .. } => true,
+        Failure::ServerError { code, .. } => *code == 401,
+        Failure::RequestError(error) => error.status().is_some_and(|status| status.as_u16() == 401),
+        Failure::RegistryError { envelope, .. } => {
+            envelope.errors.iter().any(|error| error.code == Code::Unauthorized)
+        }
+        _ => false,
+    }
+}
+
 /// Whether the same may succeed a moment later.
 pub(super) fn may_pass(failure: &Failure) -> bool {
     match failure {

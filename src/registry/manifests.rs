@@ -2,7 +2,6 @@
 
 use futures_util::StreamExt;
 use oci_client::errors::OciDistributionError as Failure;
-use oci_client::secrets::RegistryAuth;
 
 use super::connection::{Connection, descriptor};
 use crate::error::{Error, Result};
@@ -54,14 +53,12 @@ pub(super) fn resolve(connection: &Connection, platform: &Platform) -> Result<Fo
 
 /// The document that `remote` names, with its digest.
 fn get(connection: &Connection, remote: &Remote) -> Result<(Vec<u8>, Digest)> {
-    let (client, reference) = (&connection.client, connection.reference(remote));
-    let anonymous = RegistryAuth::Anonymous;
-    let (bytes, _) = connection
-        .retried(|| client.pull_manifest_raw(&reference, &anonymous, &manifest::ACCEPTED))?;
-    if bytes.len() as u64 > manifest::MAX_BYTES {
-        let why = format!("its manifest is larger than {} bytes", manifest::MAX_BYTES);
+    let most = manifest::MAX_BYTES;
+    let asked = connection.retried(|| connection.document(remote, &manifest::ACCEPTED, most))?;
+    let Some(bytes) = asked else {
+        let why = format!("its manifest is larger than {most} bytes");
         return Err(Error::invalid(remote.to_string(), why));
-    }
+    };
     let found = Digest::of(&bytes);
     if let Remote::Digest(pinned) = remote
         && pinned.digest() != found
@@ -69,7 +66,7 @@ fn get(connection: &Connection, remote: &Remote) -> Result<(Vec<u8>, Digest)> {
         let (expected, found) = (pinned.digest().to_string(), found.to_string());
         return Err(Error::Mismatch { what: remote.to_string(), expected, found });
     }
-    Ok((bytes.to_vec(), found))
+    Ok((bytes, found))
 }
 
 /// A small blob, which is what its descriptor promises.
