@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::image::Timestamp;
-use crate::store::{ContainerUsage, DiskUsage, ImageUsage, Usage};
+use crate::store::{ContainerUsage, DiskUsage, ImageUsage, SnapshotKind, SnapshotUsage, Usage};
 
 use super::json_flag::{Form, JsonFlag};
 use super::{Context, output};
 
-/// Show how much space images and containers take
+/// Show how much space images, containers and containerd's snapshots take
 ///
 /// Layers that images share are counted once. The archives that layers came in are kept for save
 /// and push.
@@ -40,12 +40,17 @@ impl Df {
     }
 }
 
-fn kinds(usage: &DiskUsage) -> [(&'static str, &Usage); 3] {
-    [
+/// Snapshots have a row where containerd has any.
+fn kinds(usage: &DiskUsage) -> Vec<(&'static str, &Usage)> {
+    let mut kinds = vec![
         ("Images", &usage.images),
         ("Containers", &usage.containers),
         ("Layer archives", &usage.archives),
-    ]
+    ];
+    if usage.snapshots.total > 0 {
+        kinds.push(("Snapshots", &usage.snapshots));
+    }
+    kinds
 }
 
 /// The rows for templates, with docker's names.
@@ -85,7 +90,29 @@ fn verbose(usage: &DiskUsage) -> Result<()> {
     let rows: Vec<_> = usage.by_container.iter().map(container_row).collect();
     output::print_table(&["CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS", "NAMES"], &rows)?;
     let archives = output::size(usage.archives.size);
-    output::print_line(&format!("\nLayer archives: {} ({archives})", usage.archives.total))
+    output::print_line(&format!("\nLayer archives: {} ({archives})", usage.archives.total))?;
+    if usage.by_snapshot.is_empty() {
+        return Ok(());
+    }
+    output::print_line("\nSnapshots space usage:\n")?;
+    let rows: Vec<_> = usage.by_snapshot.iter().map(snapshot_row).collect();
+    output::print_table(&["NAME", "KIND", "SIZE", "CREATED", "PARENT"], &rows)
+}
+
+fn snapshot_row(usage: &SnapshotUsage) -> Vec<String> {
+    let kind = match usage.kind {
+        SnapshotKind::View => "view",
+        SnapshotKind::Active => "active",
+        SnapshotKind::Committed => "committed",
+    };
+    let name = |text: &str| output::escaped(text.as_bytes());
+    vec![
+        name(&usage.name),
+        kind.to_owned(),
+        output::size(usage.size),
+        output::age(Timestamp::now().unix() - usage.created.unix()),
+        usage.parent.as_deref().map(name).unwrap_or_default(),
+    ]
 }
 
 fn image_rows(usage: &ImageUsage) -> Vec<Vec<String>> {

@@ -76,6 +76,9 @@ impl Store {
             self.commit_catalog(&catalog, &transaction, &exclusive)?;
         }
         self.bury_orphans(&transaction, &exclusive)?;
+        for work in self.left_snapshot_work()? {
+            transaction.bury(&work, &exclusive)?;
+        }
         drop(exclusive);
         self.sweep(&transaction)?;
         transaction.end()?;
@@ -94,6 +97,7 @@ impl Store {
             let mut garbage = self.dead_staging()?;
             garbage.extend(self.orphans(&catalog, &BTreeSet::new())?);
             garbage.extend(self.idle_downloads()?);
+            garbage.extend(self.left_snapshot_work()?);
             for path in garbage {
                 collected.objects += 1;
                 collected.space += usage::size_of(&path)?;
@@ -103,7 +107,12 @@ impl Store {
         for download in self.idle_downloads()? {
             durable::remove_all(&download)?;
         }
-        self.bury_orphans(&transaction, &self.lock_exclusive()?)?;
+        let exclusive = self.lock_exclusive()?;
+        self.bury_orphans(&transaction, &exclusive)?;
+        for work in self.left_snapshot_work()? {
+            transaction.bury(&work, &exclusive)?;
+        }
+        drop(exclusive);
         transaction.end()?;
         Ok(collected)
     }
@@ -132,6 +141,7 @@ impl Store {
             let (what, why) = (path.display().to_string(), why.to_owned());
             Problem { what, why, repair: Repair::Sweep }
         };
+        problems.extend(self.snapshot_problems()?);
         let dead = self.dead_staging()?.into_iter();
         problems.extend(dead.map(|path| left("left by a command that died", path)));
         match self.orphans(catalog, &broken) {

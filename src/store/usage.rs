@@ -13,6 +13,7 @@ use crate::sys::{OwnedFd, dir, file, stat};
 use super::Store;
 use super::containers::{Container, State};
 use super::images::Image;
+use super::snapshot_health::SnapshotUsage;
 
 /// One kind of thing, as `docker system df` counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -60,10 +61,14 @@ pub struct DiskUsage {
     pub containers: Usage,
     /// The archives that layers came in, which save and push write again.
     pub archives: Usage,
+    /// containerd's snapshots.
+    pub snapshots: Usage,
     /// Each image.
     pub by_image: Vec<ImageUsage>,
     /// Each container.
     pub by_container: Vec<ContainerUsage>,
+    /// Each snapshot.
+    pub by_snapshot: Vec<SnapshotUsage>,
 }
 
 /// What one tree takes on disk.
@@ -120,12 +125,15 @@ impl Store {
             .filter(|image| used.contains(&image.id))
             .flat_map(|image| image.layers.iter().copied())
             .collect();
+        let (snapshots, by_snapshot) = self.snapshot_usage()?;
         Ok(DiskUsage {
             images: layers.images(&images, &used, &active),
             containers: containers(&by_container),
             archives: layers.archives(&active),
+            snapshots,
             by_image: layers.by_image(images, &by_container),
             by_container,
+            by_snapshot,
         })
     }
 
