@@ -7,11 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use super::ParseError;
+use super::hex32::Hex32;
 
 /// A sha256 digest. Its text form is `sha256:` and 64 lower-case hex digits; its hex form is
 /// safe as a file name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest([u8; 32]);
+pub struct Digest(Hex32);
 
 impl Digest {
     /// The digest of `bytes`.
@@ -27,24 +28,17 @@ impl Digest {
     /// [`ParseError`] for anything else.
     pub fn from_hex(text: &str) -> Result<Digest, ParseError> {
         let wrong = || ParseError::new(format!("{:?} is not a sha256 digest", clipped(text)));
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(wrong());
-        }
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| wrong())?;
-        Ok(Digest(bytes))
+        Hex32::parse(text).map(Digest).ok_or_else(wrong)
     }
 
     /// Its 64 hex digits.
     pub fn hex(&self) -> String {
-        hex::encode(self.0)
+        self.0.hex()
     }
 
     /// Its first twelve hex digits, for people.
     pub fn short(&self) -> String {
-        let mut hex = self.hex();
-        hex.truncate(12);
-        hex
+        self.0.short()
     }
 }
 
@@ -110,7 +104,7 @@ impl Hasher {
 
     /// The digest of everything seen.
     pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+        Digest(Hex32(self.0.finalize().into()))
     }
 }
 

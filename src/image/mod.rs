@@ -6,6 +6,7 @@
 pub mod config;
 pub mod derive;
 pub mod digest;
+pub mod hex32;
 pub mod instruction;
 pub mod manifest;
 pub mod platform;

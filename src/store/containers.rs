@@ -5,10 +5,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::changeset::UpperDir;
 use crate::error::{Errno, Error, Result};
+use crate::image::hex32::Hex32;
 use crate::image::{ChainId, ImageId, Timestamp};
 use crate::sys::mountinfo;
 
@@ -20,8 +21,9 @@ use super::{Store, durable};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Names a container: 32 random bytes, written as 64 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContainerId([u8; 32]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ContainerId(Hex32);
 
 impl ContainerId {
     /// A new one.
@@ -29,44 +31,27 @@ impl ContainerId {
         let mut bytes = [0; 32];
         crate::sys::random::fill(&mut bytes)
             .map_err(|errno| Error::io("read", "random bytes", errno))?;
-        Ok(ContainerId(bytes))
+        Ok(ContainerId(Hex32(bytes)))
     }
 
     /// Its 64 hex digits.
     pub fn hex(&self) -> String {
-        hex::encode(self.0)
+        self.0.hex()
     }
 
     /// Its first twelve hex digits, for people.
     pub fn short(&self) -> String {
-        let mut hex = self.hex();
-        hex.truncate(12);
-        hex
+        self.0.short()
     }
 
     fn parse(hex: &str) -> Option<ContainerId> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(hex, &mut bytes).ok()?;
-        Some(ContainerId(bytes))
+        Hex32::parse(hex).map(ContainerId)
     }
 }
 
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hex())
-    }
-}
-
-impl Serialize for ContainerId {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ContainerId {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<ContainerId, D::Error> {
-        let hex = String::deserialize(from)?;
-        ContainerId::parse(&hex).ok_or_else(|| serde::de::Error::custom("not a container id"))
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
