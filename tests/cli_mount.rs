@@ -78,6 +78,8 @@ fn a_container_is_mounted_written_and_unmounted() {
     assert_eq!(place, boxed.container().canonicalize().unwrap().join("merged"));
     assert!(is_mount_point(&place) && place.join("bin/busybox").is_file());
     assert_eq!(boxed.mount(&[]), place, "mounting again says where it is");
+    let listed = format!("{} {}\n", &boxed.id[..12], place.display());
+    assert_eq!(boxed.shell.ok(&["mount"]), listed);
     let listing = boxed.shell.ok(&["ps"]);
     assert!(listing.lines().nth(1).unwrap().contains("   Mounted   box"), "{listing}");
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
-use crate::store::MountDriver;
+use crate::store::{MountDriver, State, Store};
 
 use super::{Context, output};
 
@@ -16,12 +16,13 @@ const DAEMON: &str = "fuse-plyfs";
 /// Mount a container and print where
 ///
 /// The mount is served by a daemon in the background until it is unmounted, or by the kernel's
-/// overlayfs. A container that is mounted already stays where it is.
+/// overlayfs. A container that is mounted already stays where it is. Without a container, those
+/// that are mounted are listed, each with where.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  dir=$(plyfs mount box)\n  plyfs mount --driver auto box /mnt")]
 pub(super) struct Mount {
     /// Name, id or start of an id
-    container: String,
+    container: Option<String>,
     /// Directory to mount on [default: one in the store]
     directory: Option<PathBuf>,
     /// What serves the mount
@@ -42,6 +43,7 @@ enum Driver {
 impl Mount {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let store = context.store()?;
+        let Some(container) = &self.container else { return list(&store) };
         let daemon = match self.driver {
             Driver::Kernel => PathBuf::new(),
             Driver::Fuse | Driver::Auto => daemon()?,
@@ -51,11 +53,26 @@ impl Mount {
             Driver::Kernel => MountDriver::Kernel,
             Driver::Auto => MountDriver::Auto(&daemon),
         };
-        let place = store.mount(&self.container, self.directory.as_deref(), driver)?;
+        let place = store.mount(container, self.directory.as_deref(), driver)?;
         let mut line = output::path_bytes(place.as_os_str().as_bytes());
         line.push(b'\n');
         output::print(line)
     }
+}
+
+/// Prints the places of all mounted containers, as podman does.
+fn list(store: &Store) -> Result<()> {
+    for container in store.containers()? {
+        if let State::Mounted(places) = store.state(&container)? {
+            for place in places {
+                let mut line = format!("{} ", container.id.short()).into_bytes();
+                line.extend(output::path_bytes(place.as_os_str().as_bytes()));
+                line.push(b'\n');
+                output::print(line)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The daemon that lies beside this program; else the one in PATH.
