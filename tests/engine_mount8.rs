@@ -150,6 +150,52 @@ fn options_of_mount_reach_the_kernel() {
     machine.expect_unmounted();
 }
 
+/// What fstab has for others (systemd, mount(8) itself) is no option of ours, and draws no word.
+#[test]
+fn options_for_others_are_taken_in_silence() {
+    let Some(machine) = Machine::new() else { return };
+    let others = "defaults,nofail,_netdev,noauto,user,comment=x,x-systemd.automount,\
+                  x-systemd.requires=foo.service,x-gvfs-hide,lazytime";
+    let options = format!("{others},{}", writable());
+    let output = mount(&["-t", "fuse.plyfs", "-o", &options, "plyfs", MERGED]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    // `user` means these, as for any type.
+    for name in ["nosuid", "nodev", "noexec"] {
+        assert!(machine.options().contains(&name.to_owned()), "{:?}", machine.options());
+    }
+    run(Command::new("umount").arg(MERGED));
+    machine.expect_unmounted();
+}
+
+/// `mount -o remount`: the same daemon, read-only and writable again.
+#[test]
+fn a_mount_is_made_read_only_and_writable_again() {
+    let Some(machine) = Machine::new() else { return };
+    let options = format!("nosuid,{}", writable());
+    run(Command::new("mount").args(["-t", "fuse.plyfs", "-o", &options, "plyfs", MERGED]));
+    let daemons = machine.room.daemons();
+    let held = fs::File::create(Path::new(MERGED).join("held")).unwrap();
+    let busy = mount(&["-o", "remount,ro", MERGED]);
+    assert!(!busy.status.success(), "a file is open for writing");
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("busy"), "{busy:?}");
+    drop(held);
+    wait_until("the file to be closed", || mount(&["-o", "remount,ro", MERGED]).status.success());
+    for name in ["ro", "nosuid"] {
+        assert!(machine.options().contains(&name.to_owned()), "{:?}", machine.options());
+    }
+    let error = refused(fs::write(Path::new(MERGED).join("new"), "x"));
+    assert_eq!(error, rustix::io::Errno::ROFS);
+    run(Command::new("mount").args(["-o", "remount,rw,noatime", MERGED]));
+    for name in ["rw", "nosuid", "noatime"] {
+        assert!(machine.options().contains(&name.to_owned()), "{:?}", machine.options());
+    }
+    expect_writable("new");
+    assert_eq!(machine.room.daemons(), daemons);
+    run(Command::new("umount").arg(MERGED));
+    machine.expect_unmounted();
+}
+
 #[test]
 fn the_documents_line_of_fstab_mounts() {
     let Some(machine) = Machine::new() else { return };

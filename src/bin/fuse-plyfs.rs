@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use plyfs::cli::FUSE_PLYFS_HELP;
 use plyfs::error::{Error, Result};
-use plyfs::fuse::{daemon, log};
+use plyfs::fuse::{daemon, log, remount};
 use plyfs::overlay::options::Options;
 
 /// What the command line asks for.
@@ -79,6 +79,12 @@ fn run(request: Request) -> Result<()> {
 
 fn mount(request: &Mount) -> Result<()> {
     log::start(request.debug)?;
+    if remount::is_asked_for(&request.options) {
+        let [.., mountpoint] = request.places.as_slice() else {
+            return Err(Error::Refused("no mountpoint given (--help shows how)".into()));
+        };
+        return remount::remount(&request.options, Path::new(mountpoint));
+    }
     let mut options = Options::parse(&request.options)?;
     if let Some(filter) = &options.log_level {
         log::set_filter(filter)?;

@@ -33,6 +33,7 @@ mod notify;
 mod passthrough;
 mod read_ahead;
 mod readers;
+pub mod remount;
 mod reply;
 mod request;
 mod session;

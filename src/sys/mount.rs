@@ -23,6 +23,15 @@ pub fn mount(
     rustix::mount::mount(source, target, kind, flags, data.as_c_str())
 }
 
+/// Gives the mount on `target`, and its filesystem, these flags and no others.
+///
+/// # Errors
+/// `EINVAL` where nothing is mounted there; `EBUSY` where files are open for writing that is to be
+/// refused.
+pub fn change_flags(target: &Path, flags: MountFlags) -> FsResult<()> {
+    rustix::mount::mount_remount(target, flags, c"")
+}
+
 /// Binds the mount on `from` to `target` as well, without the mounts below it.
 ///
 /// # Errors
