@@ -1,8 +1,8 @@
 //! Telling the kernel that something it keeps is out of date.
 //!
-//! Never drop something from a thread that serves a request: the kernel takes the directory's lock
-//! for it, and the request's caller may hold it and wait for that thread. [`store`] may be called
-//! there, under the condition that it names.
+//! Never drop a name or pages from a thread that serves a request: the kernel takes a lock for it,
+//! and the request's caller may hold it and wait for that thread. [`attributes`] may be called
+//! there, and [`store`] under the condition that it names.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -75,6 +75,17 @@ pub(super) fn store(
         return Err(Errno::IO);
     }
     channel.send(buffer.notification(notify::STORE))
+}
+
+/// Drops the attributes of `node` from the kernel's cache. It takes no lock for that, so that this
+/// may be called while a request is served.
+pub(super) fn attributes(channel: &Channel, node: NodeId) -> FsResult<()> {
+    let mut buffer = ReplyBuffer::new();
+    buffer.put(&abi::NotifyInvalInodeOut { ino: node.0, off: -1, len: 0 })?;
+    match channel.send(buffer.notification(notify::INVAL_INODE)) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    }
 }
 
 /// Drops names from the kernel's cache, some time soon, from a thread of its own: this may be

@@ -174,6 +174,7 @@ pub(crate) enum Operation<'a> {
 pub(crate) struct CopyFileRange {
     pub(crate) from: HandleId,
     pub(crate) from_offset: u64,
+    pub(crate) to_node: NodeId,
     pub(crate) to: HandleId,
     pub(crate) to_offset: u64,
     pub(crate) length: u64,

@@ -147,13 +147,32 @@ impl Overlay {
     /// Takes suid, sgid (of an executable) and file capabilities away, as a write by somebody
     /// who may not keep them does.
     pub(super) fn kill_privileges(&self, file: &OwnedFd) -> FsResult<()> {
+        self.killed_privileges(file).map(drop)
+    }
+
+    /// As the kernel's own filesystems do it before `caller` changes the content of an open file by
+    /// other means than write(2): the protocol has no flag for those. Returns whether the mode is
+    /// another now.
+    pub fn before_change_by(&self, caller: &Caller, handle: HandleId) -> FsResult<bool> {
+        // Root may keep them; whether somebody else has CAP_FSETID is not told.
+        if caller.uid == 0 {
+            return Ok(false);
+        }
+        match self.writable_file(handle)? {
+            Some(file) => self.killed_privileges(&file),
+            None => Ok(false),
+        }
+    }
+
+    fn killed_privileges(&self, file: &OwnedFd) -> FsResult<bool> {
         let mut stat = stat_fd(file)?;
         self.add_stored(LayerIndex::UPPER, Target::fd(file), &mut stat)?;
         let kept = without_privileges(stat.mode);
         if kept != stat.mode {
             self.set_mode_of(file, &stat, kept)?;
         }
-        take_capability(Target::fd(file))
+        take_capability(Target::fd(file))?;
+        Ok(kept != stat.mode)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::error::{Errno, FsResult};
 use crate::layer::xattrs::{escape, unescape};
 use crate::sys::{node, xattr};
 
+const CAPABILITY: &str = "security.capability";
 const SGID: u32 = 0o2000;
 
 impl Overlay {
@@ -103,6 +104,12 @@ impl Overlay {
         let kept = escape(name);
         match self.at(&node, |at| xattr::get_into(at.xattrs(), &kept, &mut [])) {
             Ok(_) | Err(Errno::RANGE) => {}
+            // Damaged ones cannot be read, and must be removed all the same.
+            Err(Errno::INVAL) if name == OsStr::new(CAPABILITY) => {}
+            // An ACL is not removed but set to none.
+            Err(Errno::NODATA) if is_acl(name) => return Ok(()),
+            // Who may not remove it is told so even where it is not there.
+            Err(Errno::NODATA) if node.is_upper() => {}
             Err(errno) => return Err(errno),
         }
         self.copy_up(&node, Data::Attributes)?;
@@ -115,5 +122,7 @@ impl Overlay {
 /// Whether a filesystem answers for names of this kind with "not set", if anything.
 fn is_ordinary(name: &OsStr) -> bool {
     let prefixes = [&b"user."[..], b"security.", b"trusted.", b"system.posix_acl_"];
-    prefixes.iter().any(|prefix| name.as_bytes().starts_with(prefix))
+    // A prefix alone is no name, and refused as such.
+    let rest = |prefix: &&[u8]| name.as_bytes().strip_prefix(*prefix);
+    prefixes.iter().find_map(rest).is_some_and(|rest| !rest.is_empty())
 }

@@ -52,6 +52,7 @@ impl Adapter {
                 Ok(())
             }
             Operation::FAllocate { handle, mode, offset, length } => {
+                self.before_change(context, node, handle)?;
                 overlay.fallocate(handle, mode, offset, length)
             }
             Operation::LSeek { handle, offset, whence } => {
@@ -129,8 +130,20 @@ impl Adapter {
         self.passthrough.release(context.channel, node);
     }
 
+    /// Takes privileges away that a change of content by this caller ends, and tells the kernel of
+    /// the mode that it keeps.
+    fn before_change(&self, context: &Context<'_>, node: NodeId, handle: HandleId) -> FsResult<()> {
+        if self.overlay.before_change_by(&context.request.caller, handle)?
+            && let Err(errno) = notify::attributes(context.channel, node)
+        {
+            tracing::debug!("the kernel keeps a mode: {errno}");
+        }
+        Ok(())
+    }
+
     fn copy_range(&self, context: &mut Context<'_>, range: CopyFileRange) -> FsResult<()> {
         let length = range.length.min(MAX_COPY);
+        self.before_change(context, range.to_node, range.to)?;
         let copied = self.overlay.copy_file_range(
             range.from,
             range.from_offset,

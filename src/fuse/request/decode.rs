@@ -169,6 +169,7 @@ impl<'a> Request<'a> {
                 Operation::CopyFileRange(CopyFileRange {
                     from: HandleId(input.fh_in),
                     from_offset: input.off_in,
+                    to_node: NodeId(input.nodeid_out),
                     to: HandleId(input.fh_out),
                     to_offset: input.off_out,
                     length: input.len,
