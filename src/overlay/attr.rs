@@ -154,8 +154,9 @@ impl Overlay {
     /// other means than write(2): the protocol has no flag for those. Returns whether the mode is
     /// another now.
     pub fn before_change_by(&self, caller: &Caller, handle: HandleId) -> FsResult<bool> {
-        // Root may keep them; whether somebody else has CAP_FSETID is not told.
-        if caller.uid == 0 {
+        // Root may keep them, but not that of a user namespace; whether somebody else has
+        // CAP_FSETID is not told.
+        if caller.uid == 0 && crate::sys::process::is_initial_root() {
             return Ok(false);
         }
         match self.writable_file(handle)? {
