@@ -46,6 +46,7 @@ mod lookup;
 mod lower_path;
 mod merge;
 mod metacopy;
+mod moving;
 mod node;
 mod node_state;
 mod node_table;
