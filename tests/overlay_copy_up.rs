@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use rustix::fs::{Access, CWD, SeekFrom as Whence};
 use rustix::io::Errno;
-use support::{Driver, Policy, Scene, Snapshot, assert_same, ready, refused};
+use support::{Driver, Options, Policy, Scene, Snapshot, assert_same, ready, refused};
 
 fn append(path: &std::path::Path, text: &str) {
     let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
@@ -217,6 +217,26 @@ fn writing_by_another_takes_privileges_away() {
     for name in ["f", "g"] {
         let mode = fs::metadata(mount.path(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o777, "{name}");
+    }
+}
+
+/// Data that follows attributes into the same inode is no write of anybody.
+#[test]
+fn data_that_follows_leaves_suid_and_sgid() {
+    if !ready() {
+        return;
+    }
+    for passthrough in ["auto", "off"] {
+        let scene = Scene::new("[lower]\nfile f content mode=0755\n");
+        let options = format!("passthrough={passthrough}");
+        let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["metacopy=on", &options]));
+        let mode = || fs::metadata(mount.path("f")).unwrap().mode() & 0o7777;
+        fs::set_permissions(mount.path("f"), fs::Permissions::from_mode(0o6755)).unwrap();
+        drop(fs::OpenOptions::new().write(true).open(mount.path("f")).unwrap());
+        assert_eq!(fs::read(scene.upper.join("f")).unwrap(), b"content");
+        assert_eq!(mode(), 0o6755);
+        drop(mount);
+        assert_eq!(fs::metadata(scene.upper.join("f")).unwrap().mode() & 0o7777, 0o6755);
     }
 }
 

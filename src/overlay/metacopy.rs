@@ -157,6 +157,7 @@ impl Overlay {
             // The mark still leads to the data: with its size and times the file is as it was.
             let times = times_of(&stat);
             let undone = file::truncate(&to, stat.size)
+                .and_then(|()| keep_mode(&to, &stat))
                 .and_then(|()| node::set_times(&to, OsStr::new(""), &times));
             if let Err(errno) = undone {
                 tracing::warn!(%errno, "cannot undo a copy of data that failed");
@@ -205,7 +206,8 @@ fn fill_in_place(
     stat: &Stat,
     length: u64,
 ) -> FsResult<()> {
-    // Writing takes the capabilities away, which belong to the file as it was.
+    // Writing takes the capabilities away, which belong to the file as it was, and suid and sgid
+    // where we lack CAP_FSETID over it.
     let capability = xattr::get(Target::fd(to), OsStr::new(CAPABILITY))?;
     if length > 0 {
         let from = open_lower(source)?;
@@ -214,6 +216,7 @@ fn fill_in_place(
     } else if stat.size > 0 {
         file::truncate(to, 0)?;
     }
+    keep_mode(to, stat)?;
     if let Some(value) = capability {
         xattr::set(Target::fd(to), OsStr::new(CAPABILITY), &value, XattrFlags::empty())?;
     }
@@ -222,4 +225,12 @@ fn fill_in_place(
         upper.sync(to, false)?;
     }
     upper.namespace.remove(Target::fd(to), Mark::Metacopy)
+}
+
+/// Gives a file back the mode that it had in `before`, where a change of its content took bits away.
+fn keep_mode(file: &OwnedFd, before: &Stat) -> FsResult<()> {
+    if stat_fd(file)?.mode == before.mode {
+        return Ok(());
+    }
+    node::set_open_mode(file, before.mode)
 }
