@@ -119,8 +119,15 @@ fn an_upper_that_goes_read_only_gives_erofs_and_comes_back() {
     let Some(faulty) = Faulty::new("noatime") else { return };
     let mount = faulty.mount();
     append(&mount.path("f0")).unwrap();
+    // The kernel tells the daemon of a closed file in its own time.
     let remount = |how: &str| {
-        run(Command::new("mount").args(["-o", how]).arg(faulty.backing.path()));
+        let mut command = Command::new("mount");
+        command.args(["-o", how]).arg(faulty.backing.path());
+        let start = std::time::Instant::now();
+        while !command.status().unwrap().success() {
+            assert!(start.elapsed().as_secs() < 20, "{command:?}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     };
     remount("remount,ro");
     for n in 1..FILES {

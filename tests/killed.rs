@@ -23,7 +23,7 @@ use model::core::Core;
 use support::{Driver, Options, Scene, names, require};
 use workload::{Chance, Load, Promise, States};
 
-const STORIES: usize = 72;
+const STORIES: usize = 84;
 const THREADS: usize = 4;
 
 #[test]

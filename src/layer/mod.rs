@@ -12,6 +12,7 @@
 //! | `upper` | every mutation of the writable layer |
 //! | `index` | which upper inode the names of a copied-up hard link lead to |
 //! | `workdir` | staging beside the upper: made there, then published by one rename |
+//! | `unsettled` | which directories must be made durable with what is synced in them |
 //! | `ids` | uid and gid maps |
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub mod index;
 pub mod origin;
 pub mod redirect;
 pub mod stored_stat;
+mod unsettled;
 pub mod upper;
 pub mod whiteout;
 pub mod workdir;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::index::Index;
 use super::stored_stat::StatXattr;
+use super::unsettled::Unsettled;
 use super::whiteout::{self, Style};
 use super::workdir::{self, Workdir};
 use super::xattrs::{Mark, Namespace};
@@ -72,6 +73,8 @@ pub struct Upper {
     pub index: Option<Index>,
     /// The name in staging of a whiteout that others are linked to, once there is one.
     shared_whiteout: Mutex<Option<std::ffi::OsString>>,
+    /// What must be made durable with what is synced in it.
+    unsettled: Unsettled,
     /// Held so that no other mount takes this upper with another workdir.
     _lock: OwnedFd,
 }
@@ -98,6 +101,7 @@ impl Upper {
             probe_xattrs(&workdir, wanted.user_xattrs).map_err(probing)?;
         let style = whiteout::probe_style(workdir.staging(), namespace).map_err(probing)?;
         probe_rename(&workdir, &root, path, work)?;
+        let unsettled = Unsettled::new(&root, wanted.volatile).map_err(failed)?;
         let index = match wanted.index && has_xattrs {
             true => Some(Index::open(&workdir, namespace).map_err(probing)?),
             false => None,
@@ -117,8 +121,13 @@ impl Upper {
             volatile: wanted.volatile,
             index,
             shared_whiteout: Mutex::new(None),
+            unsettled,
             _lock: lock,
         };
+        // What an earlier mount moved into place before it was killed.
+        if upper.unsettled.watches() && upper.work.was_in_use() {
+            upper.sync_all().map_err(|errno| Error::io("sync upperdir", path, errno))?;
+        }
         Ok(upper)
     }
 
@@ -237,6 +246,10 @@ impl Upper {
         present: Present,
         is_dir: bool,
     ) -> FsResult<()> {
+        if is_dir && let Err(errno) = self.before_moving_in(staged) {
+            self.work.discard(staged);
+            return Err(errno);
+        }
         match present {
             Present::Nothing => self.publish(staged, dir, name, RenameFlags::NOREPLACE),
             Present::Whiteout if self.is_file_whiteout(dir, name)? => {
@@ -254,6 +267,11 @@ impl Upper {
 
     /// Ends its use: staging is emptied and removed.
     pub fn close(&self) -> FsResult<()> {
+        if !self.unsettled.is_empty()
+            && let Err(errno) = self.sync_all()
+        {
+            tracing::warn!(%errno, "cannot sync the upper at the end of the mount");
+        }
         *self.shared_whiteout.lock() = None;
         self.work.close()
     }
@@ -271,6 +289,54 @@ impl Upper {
     /// fsync of an open file of the upper, unless the mount is volatile.
     pub fn sync(&self, fd: impl AsFd, data_only: bool) -> FsResult<()> {
         if self.volatile { Ok(()) } else { file::sync(fd, data_only) }
+    }
+
+    /// Makes the whole filesystem of the upper durable, unless the mount is volatile.
+    pub fn sync_all(&self) -> FsResult<()> {
+        if self.volatile {
+            return Ok(());
+        }
+        let now = self.unsettled.now();
+        file::sync_filesystem(sys::dir::open_dir(&self.root, OsStr::new("."))?)?;
+        self.unsettled.all_settled(now);
+        Ok(())
+    }
+
+    /// Whether something must be done about directories that come from staging.
+    pub fn must_settle(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// Whether renames may come to the disk in another order than they were made in.
+    pub fn reorders(&self) -> bool {
+        self.unsettled.watches()
+    }
+
+    /// To be called before the directory `staged` comes into place from staging.
+    pub fn before_moving_in(&self, staged: &OsStr) -> FsResult<()> {
+        if !self.unsettled.watches() {
+            return Ok(());
+        }
+        let inode = sys::stat::stat_at(self.work.staging(), staged)?.ino;
+        if self.unsettled.add(inode) {
+            self.sync_all()?;
+            // That was for those before it: this one is still in staging.
+            self.unsettled.add(inode);
+        }
+        Ok(())
+    }
+
+    /// Makes the place of the directory `dir` durable if it may not be. Tells whether it was
+    /// synced for that.
+    pub fn settle(&self, dir: &OwnedFd) -> FsResult<bool> {
+        if self.unsettled.is_empty() {
+            return Ok(false);
+        }
+        let inode = sys::stat::stat_fd(dir)?.ino;
+        let Some(turn) = self.unsettled.turn_of(inode) else { return Ok(false) };
+        self.sync(sys::dir::open_dir(dir, OsStr::new("."))?, false)?;
+        self.unsettled.settled(inode, turn);
+        Ok(true)
     }
 
     fn stage_whiteout(&self, dir: &OwnedFd) -> FsResult<std::ffi::OsString> {

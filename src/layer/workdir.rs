@@ -26,6 +26,8 @@ pub struct Workdir {
     base: OwnedFd,
     /// `work/` in it.
     staging: OwnedFd,
+    /// Staging was there already: whoever had it last did not end cleanly.
+    was_in_use: bool,
     next: AtomicU64,
 }
 
@@ -39,13 +41,14 @@ impl Workdir {
         let base = dir::open_dir(root, OsStr::new(".")).map_err(failed("open workdir"))?;
         take(&base, "workdir", path)?;
         let name = OsStr::new(STAGING);
-        match node::make_dir(&base, name, 0o700) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let was_in_use = match node::make_dir(&base, name, 0o700) {
+            Ok(()) => false,
+            Err(Errno::EXIST) => true,
             Err(errno) => return Err(Error::io("create directory in workdir", path, errno)),
-        }
+        };
         let staging = file::open_at(&base, name, OFlags::PATH | OFlags::DIRECTORY)
             .map_err(failed("open staging in workdir"))?;
-        let workdir = Workdir { base, staging, next: AtomicU64::new(0) };
+        let workdir = Workdir { base, staging, was_in_use, next: AtomicU64::new(0) };
         workdir.refuse_unclean(path)?;
         workdir.empty().map_err(failed("clean workdir"))?;
         Ok(workdir)
@@ -77,6 +80,11 @@ impl Workdir {
     /// The staging directory, an `O_PATH` descriptor.
     pub fn staging(&self) -> &OwnedFd {
         &self.staging
+    }
+
+    /// Whether whoever had it last did not end cleanly.
+    pub fn was_in_use(&self) -> bool {
+        self.was_in_use
     }
 
     /// The directory that the user named.

@@ -175,6 +175,9 @@ impl Overlay {
             }
             (Staged::Unnamed(file), None) => node::link_fd(file, &fd, &alias.name)?,
             (Staged::Named(name), None) => {
+                if node.dir.is_some() {
+                    upper.before_moving_in(name)?;
+                }
                 let staging = upper.work.staging();
                 node::rename(staging, name, &fd, &alias.name, RenameFlags::NOREPLACE)?;
             }

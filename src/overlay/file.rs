@@ -48,7 +48,7 @@ impl Overlay {
     }
 
     /// Opens the file where it lies now; tells whether that is the upper.
-    fn open_real(&self, node: &Arc<Node>, flags: OFlags) -> FsResult<(OwnedFd, bool)> {
+    pub(super) fn open_real(&self, node: &Arc<Node>, flags: OFlags) -> FsResult<(OwnedFd, bool)> {
         let flags = backing_flags(flags);
         // Asked before opening: a copy-up in between only means an early re-open.
         if node.has_upper_data() {
@@ -129,33 +129,6 @@ impl Overlay {
     /// A descriptor of the file is closed. Nothing waits here: writes go to the layer at once.
     pub fn flush(&self, handle: HandleId) -> FsResult<()> {
         self.handles.get(handle).map(drop)
-    }
-
-    /// Makes a file, or the entries of a directory, durable; a lower file already is.
-    pub fn fsync(&self, node: NodeId, handle: Option<HandleId>, data_only: bool) -> FsResult<()> {
-        let node = self.nodes.get(node)?;
-        let Some(upper) = self.upper.as_ref().filter(|_| node.is_upper()) else { return Ok(()) };
-        if let Some(dir) = &node.dir {
-            let fd = self.dir_fds.get(dir.upper()?)?;
-            // Filesystems differ in whether the entries are a directory's data.
-            return upper.sync(crate::sys::dir::open_dir(&fd, ".".as_ref())?, false);
-        }
-        match handle {
-            Some(handle) => self.sync_file(&node, &*self.handle_file(handle)?, data_only),
-            None => self.sync_file(&node, &self.open_real(&node, OFlags::RDONLY)?.0, data_only),
-        }
-    }
-
-    /// Syncs a file of the upper, open as `file`. After a copy-up its data alone is not enough: as
-    /// long as the name, or the mark that is gone, may be lost, the lower file would show again.
-    fn sync_file(&self, node: &Node, file: &OwnedFd, data_only: bool) -> FsResult<()> {
-        // Taken back before the call, not after it: a copy-up meanwhile sets it again.
-        let unsynced = node.take_place_unsynced();
-        let synced = self.upper()?.sync(file, data_only && !unsynced);
-        if unsynced && synced.is_err() {
-            node.set_place_unsynced();
-        }
-        synced
     }
 
     /// Closes an open file.

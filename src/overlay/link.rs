@@ -54,6 +54,9 @@ impl Overlay {
         if file.state.lock().index().is_some() {
             self.settle_link_count(upper, &source)?;
         }
+        if upper.reorders() {
+            file.set_place_unsynced();
+        }
         place_link(upper, &source, &fd, &name, occupant.present)?;
         let mut stat = stat_at(&fd, &name)?;
         self.add_stored(LayerIndex::UPPER, Target::at(&fd, &name), &mut stat)?;

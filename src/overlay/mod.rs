@@ -16,6 +16,7 @@
 //! | `stored_stat` | layers whose owners and modes stand in an xattr |
 //! | `preload` | offering the content of small files when they are opened |
 //! | `create`, `remove`, `rename`, `link`, `attr`, `xattr`, `file` | one verb each |
+//! | `durable` | fsync: with a file, the directories that lead to it |
 //! | `counters` | what was done so far, in numbers |
 //! | `stack` | opening the layers of a mount, and refusing what cannot work |
 
@@ -35,6 +36,7 @@ mod copy_up;
 pub mod counters;
 mod create;
 mod directory;
+mod durable;
 mod file;
 mod handle;
 mod hard_link;
@@ -256,13 +258,7 @@ impl Overlay {
 
     /// Makes everything written so far durable; nothing on a volatile mount.
     pub fn syncfs(&self) -> FsResult<()> {
-        match &self.upper {
-            Some(upper) if !upper.volatile => {
-                let root = crate::sys::dir::open_dir(&upper.root, OsStr::new("."))?;
-                crate::sys::file::sync_filesystem(&root)
-            }
-            _ => Ok(()),
-        }
+        self.upper.as_ref().map_or(Ok(()), Upper::sync_all)
     }
 
     /// Ends the mount: what was staged is removed, so that the workdir is left empty.

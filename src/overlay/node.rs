@@ -77,6 +77,8 @@ const KEYED: u8 = 1 << 4;
 /// Its place in the upper may not be durable: a file that was not synced as a whole since it was
 /// looked up or copied up.
 const PLACE_UNSYNCED: u8 = 1 << 6;
+/// Its place in the upper is being made durable.
+const PLACE_SYNCING: u8 = 1 << 7;
 
 impl Node {
     /// A node whose kind and place were just found; it gets its id from the table.
@@ -160,14 +162,29 @@ impl Node {
         self.set(PLACE_UNSYNCED | IN_UPPER | data, true);
     }
 
-    /// Whether its place in the upper may not be durable; from now on it is taken to be so.
-    pub fn take_place_unsynced(&self) -> bool {
+    /// Whether its place in the upper may not be durable, or is just being made so.
+    pub fn is_place_unsynced(&self) -> bool {
+        self.has(PLACE_UNSYNCED | PLACE_SYNCING)
+    }
+
+    /// Its place in the upper may not be durable.
+    pub fn set_place_unsynced(&self) {
+        self.set(PLACE_UNSYNCED, true);
+    }
+
+    /// Its place is about to be made durable; the caller holds `copy_up`. Tells whether it was
+    /// not durable so far. What changes it from now on sets the flag again.
+    pub fn begin_sync_of_place(&self) -> bool {
+        self.set(PLACE_SYNCING, true);
         self.flags.fetch_and(!PLACE_UNSYNCED, Ordering::AcqRel) & PLACE_UNSYNCED != 0
     }
 
-    /// Takes note that its place in the upper may not be durable after all.
-    pub fn set_place_unsynced(&self) {
-        self.set(PLACE_UNSYNCED, true);
+    /// Its place was made durable, or was not.
+    pub fn end_sync_of_place(&self, synced: bool) {
+        if !synced {
+            self.set_place_unsynced();
+        }
+        self.set(PLACE_SYNCING, false);
     }
 
     /// Whether it is known to have no xattr that users see.

@@ -91,6 +91,7 @@ impl Overlay {
             return Ok(());
         }
         check_types(source, to.node.as_deref(), exchange)?;
+        let upper = self.upper()?;
         self.check_movable(source)?;
         if let (true, Some(target)) = (exchange, &to.node) {
             self.check_movable(target)?;
@@ -109,6 +110,12 @@ impl Overlay {
         }
 
         let across = !Arc::ptr_eq(&from.parent, &to.parent);
+        if across {
+            self.settle_from(upper, &to.parent)?;
+            if exchange {
+                self.settle_from(upper, &from.parent)?;
+            }
+        }
         let _moves =
             (across || source.dir.is_some() || to.node.is_some()).then(|| self.moves.lock());
         check_loops(source, from, to, exchange)?;
@@ -117,7 +124,14 @@ impl Overlay {
         if !source.has_name(&from.parent, &from.name) || target_moved {
             return Err(Errno::NOENT);
         }
-        if exchange { self.exchange(from, to) } else { self.replace(from, to) }
+        let done = if exchange { self.exchange(from, to) } else { self.replace(from, to) };
+        if upper.reorders() {
+            source.set_place_unsynced();
+            if let (true, Some(target)) = (exchange, &to.node) {
+                target.set_place_unsynced();
+            }
+        }
+        done
     }
 
     /// Makes sure that a copied-up file stands in the upper under this of its names, and that

@@ -123,6 +123,15 @@ pub fn statvfs(fd: impl AsFd) -> FsResult<StatVfs> {
     rustix::fs::fstatvfs(fd)
 }
 
+/// Whether the filesystem of `fd` is known to bring changes of names to the disk in their order,
+/// whatever is synced in between.
+pub fn keeps_order(fd: impl AsFd) -> FsResult<bool> {
+    /// ext2, ext3 and ext4; xfs; tmpfs, where nothing is durable.
+    const KNOWN: [i64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
+    let kind = rustix::fs::fstatfs(fd)?.f_type;
+    Ok(KNOWN.contains(&(kind as i64)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

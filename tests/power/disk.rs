@@ -133,7 +133,7 @@ impl Disk {
         ))
         .is_ok_and(|file| Path::new(file.trim()).starts_with(&self.place))
         {
-            assert!(start.elapsed().as_secs() < 20, "{device} stays in use");
+            assert!(start.elapsed().as_secs() < 60, "{device} stays in use");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
     }

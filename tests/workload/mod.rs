@@ -53,8 +53,14 @@ pub(crate) enum Promise {
 impl Load {
     /// Makes what `count` stories begin with below the lower `root`.
     pub(crate) fn new(root: &Path, count: usize) -> Load {
-        let story = |n: usize| (format!("s{n:04}"), &STORIES[n % STORIES.len()]);
-        let stories: Vec<_> = (0..count).map(story).collect();
+        Load::of(root, count, |_| true)
+    }
+
+    /// The same of some stories only.
+    pub(crate) fn of(root: &Path, count: usize, which: fn(&Story) -> bool) -> Load {
+        let of = STORIES.iter().filter(|story| which(story)).cycle().take(count);
+        let stories: Vec<_> =
+            of.enumerate().map(|(n, story)| (format!("s{n:04}"), story)).collect();
         for (name, story) in &stories {
             let dir = root.join(name);
             fs::create_dir(&dir).unwrap();
@@ -97,6 +103,16 @@ impl Load {
                 Err(error) => panic!("{name}, {}: {error}", story.name),
             }
         }
+    }
+
+    /// The moments from which on something was promised.
+    pub(crate) fn promises(&self) -> Vec<Moment> {
+        let of = |(n, progress): (usize, &Mutex<Progress>)| -> Vec<Moment> {
+            let returned = progress.lock().unwrap().returned.clone();
+            let steps = returned.into_iter().zip(self.stories[n].1.steps);
+            steps.filter(|(_, step)| step.syncs).map(|(moment, _)| moment).collect()
+        };
+        self.progress.iter().enumerate().flat_map(of).collect()
     }
 
     /// Steps that returned before `cut`, and promises that these were.

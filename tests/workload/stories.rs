@@ -200,6 +200,37 @@ pub(crate) const STORIES: &[Story] = &[
         ignored: NONE,
     },
     Story {
+        name: "a file is made in a directory that was removed and made again",
+        begin: |dir| fs::create_dir(dir.join("d")).unwrap(),
+        steps: &[
+            step(|dir| fs::remove_dir(dir.join("d"))),
+            step(|dir| fs::create_dir(dir.join("d"))),
+            torn(|dir| {
+                let mut file = File::create(dir.join("d/n"))?;
+                file.write_all(&content(9000, 3))?;
+                file.sync_all()
+            }),
+            torn(|dir| append(&dir.join("d/n"), 800)),
+        ],
+        torn: &["d/n"],
+        ignored: NONE,
+    },
+    Story {
+        name: "a synced file goes into a directory from below",
+        begin: |dir| {
+            put(&dir.join("f"), 21_000);
+            fs::create_dir(dir.join("d")).unwrap();
+        },
+        steps: &[
+            torn(|dir| append(&dir.join("f"), 100)),
+            step(|dir| fs::rename(dir.join("f"), dir.join("d/g"))),
+            synced(|dir| sync(&dir.join("d")).and_then(|()| sync(dir))),
+            torn(|dir| overwrite(&dir.join("d/g"), 700, 90)),
+        ],
+        torn: &["f", "d/g"],
+        ignored: NONE,
+    },
+    Story {
         name: "two names of one file",
         begin: |dir| {
             put(&dir.join("f"), 8000);
@@ -281,6 +312,22 @@ pub(crate) const STORIES: &[Story] = &[
             put(&dir.join("d/e/g/f"), 12_000);
         },
         steps: &[torn(|dir| append(&dir.join("d/e/g/f"), 700))],
+        torn: &["d/e/g/f"],
+        ignored: NONE,
+    },
+    Story {
+        name: "a file comes up in directories that take their time",
+        begin: |dir| {
+            fs::create_dir_all(dir.join("d/e/g")).unwrap();
+            for (path, n) in
+                ["d", "d/e", "d/e/g"].iter().flat_map(|d| (0..120).map(move |n| (d, n)))
+            {
+                let name = format!("user.n{n}");
+                rustix::fs::setxattr(dir.join(path), name, b"1", XattrFlags::empty()).unwrap();
+            }
+            put(&dir.join("d/e/g/f"), 18_000);
+        },
+        steps: &[torn(|dir| append(&dir.join("d/e/g/f"), 60))],
         torn: &["d/e/g/f"],
         ignored: NONE,
     },
