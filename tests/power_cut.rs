@@ -32,7 +32,7 @@ use workload::stories::Story;
 use workload::{Chance, Findings, Load, Promise, States};
 
 /// Stories of one load, and moments of it that are looked at.
-const STORIES: usize = 63;
+const STORIES: usize = 60;
 const CUTS: usize = 36;
 const THREADS: usize = 3;
 
@@ -46,9 +46,12 @@ struct Kind {
     at_promises: bool,
 }
 
-/// All stories, now and then a commit.
-const ANYTHING: Kind =
-    Kind { stories: |_| true, pause: Duration::from_millis(50), at_promises: false };
+/// All stories, now and then a commit; but those whose xattrs a small ext4 has no room for.
+const ANYTHING: Kind = Kind {
+    stories: |story| !story.name.starts_with("a file comes up"),
+    pause: Duration::from_millis(50),
+    at_promises: false,
+};
 
 /// What comes up in directories that do so, too, with so many commits that many a directory is in
 /// staging when one comes.
@@ -218,7 +221,7 @@ fn a_volatile_mount_is_refused_after_a_cut() {
         return;
     }
     let mut scene = Scene::empty(1);
-    let load = Load::new(&scene.lowers[0], STORIES);
+    let load = Load::of(&scene.lowers[0], STORIES, ANYTHING.stories);
     let filesystem = Filesystem::Ext4;
     let mut disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
     filesystem.make(disk.device());
