@@ -207,15 +207,18 @@ fn answer(usage: &clap::Error) -> ExitCode {
 /// what else does.
 fn start_log(serves: bool) {
     use tracing::level_filters::LevelFilter;
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
     let level = if serves { LevelFilter::INFO } else { LevelFilter::WARN };
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .with_env_var("PLYFS_LOG")
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let chosen = std::env::var("PLYFS_LOG").ok().and_then(|chosen| chosen.parse::<Targets>().ok());
+    let filter = match chosen {
+        Some(chosen) if chosen.default_level().is_some() => chosen,
+        Some(chosen) => chosen.with_default(level),
+        None => Targets::new().with_default(level),
+    };
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(filter).with(lines).init();
 }

@@ -15,9 +15,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::reload::Handle;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::{Error, Result};
 
@@ -29,12 +31,12 @@ static CONTROL: OnceLock<Box<dyn Change>> = OnceLock::new();
 static LOG: Log = Log { system: OnceLock::new(), priorities: AtomicBool::new(false) };
 
 trait Change: Send + Sync {
-    fn set(&self, filter: EnvFilter) -> bool;
+    fn set(&self, filter: Targets) -> bool;
     fn get(&self) -> Option<String>;
 }
 
-impl<S: Subscriber> Change for Handle<EnvFilter, S> {
-    fn set(&self, filter: EnvFilter) -> bool {
+impl<S: Subscriber> Change for Handle<Targets, S> {
+    fn set(&self, filter: Targets) -> bool {
         self.reload(filter).is_ok()
     }
 
@@ -63,15 +65,12 @@ pub fn start(debugging: bool) -> Result<()> {
         None => parse("warn")?,
     };
     LOG.priorities.store(standard_error_is_journal(), Ordering::Relaxed);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(&LOG)
-        .with_ansi(false)
-        .with_target(debugging)
-        .without_time()
-        .with_filter_reloading();
-    let control = Box::new(builder.reload_handle());
-    builder.init();
+    // Not the crate's EnvFilter: it compiles regular expressions at each start.
+    let (filter, control) = reload::Layer::new(filter);
+    let lines =
+        fmt::layer().with_writer(&LOG).with_ansi(false).with_target(debugging).without_time();
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    let control: Box<dyn Change> = Box::new(control);
     if CONTROL.set(control).is_err() {
         return Err(Error::Refused("the log was started twice".to_owned()));
     }
@@ -107,7 +106,7 @@ pub fn check(filter: &str) -> Result<()> {
     parse(filter).map(drop)
 }
 
-fn parse(filter: &str) -> Result<EnvFilter> {
+fn parse(filter: &str) -> Result<Targets> {
     let wrong = |why: String| Error::option("log level", why);
     if filter.trim().is_empty() {
         return Err(wrong("needs a value: error, warn, info, debug, trace or off".to_owned()));
@@ -117,12 +116,8 @@ fn parse(filter: &str) -> Result<EnvFilter> {
     if plain && filter.parse::<LevelFilter>().is_err() {
         return Err(wrong(format!("must be error, warn, info, debug, trace or off, not {filter}")));
     }
-    let parsed = EnvFilter::builder().parse(filter).map_err(|error| wrong(error.to_string()))?;
-    let always = format!("{ALWAYS}=info").parse();
-    Ok(match always {
-        Ok(always) => parsed.add_directive(always),
-        Err(_) => parsed,
-    })
+    let parsed: Targets = filter.parse().map_err(|error| wrong(format!("{error}")))?;
+    Ok(parsed.with_target(ALWAYS, LevelFilter::INFO))
 }
 
 /// What is logged at present.
