@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 
 use lru::LruCache;
@@ -34,6 +33,9 @@ struct Kept {
     total: usize,
 }
 
+/// Listings that are counted at most.
+const LISTINGS: usize = 65_536;
+
 /// Entries that all listings together may have, a very large directory's own aside.
 const ENTRIES: usize = 200_000;
 
@@ -42,8 +44,8 @@ const COUNTED_FROM: usize = 64;
 
 impl ListingBudget {
     pub(super) fn new() -> ListingBudget {
-        let most = NonZeroUsize::new(65_536).unwrap_or(NonZeroUsize::MIN);
-        ListingBudget { kept: Mutex::new(Kept { listings: LruCache::new(most), total: 0 }) }
+        // Without a bound of its own: that would be memory for so many from the start.
+        ListingBudget { kept: Mutex::new(Kept { listings: LruCache::unbounded(), total: 0 }) }
     }
 
     /// Takes note of a listing that was just built; returns the directories whose listings have
@@ -57,7 +59,7 @@ impl ListingBudget {
             gone.extend(old.upgrade().filter(|_| id != node.id));
         }
         *total += entries;
-        while *total > ENTRIES && listings.len() > 1 {
+        while (*total > ENTRIES || listings.len() > LISTINGS) && listings.len() > 1 {
             let Some((_, (old, count))) = listings.pop_lru() else { break };
             *total = total.saturating_sub(count);
             gone.extend(old.upgrade());

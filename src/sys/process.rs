@@ -130,13 +130,18 @@ fn replace(with: &OwnedFd, standard: i32) -> FsResult<()> {
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
+/// From this size on memory is mapped by itself: the buffers of requests, of which most pages are
+/// never touched. On the heap they would be cleared at each start.
+const MAPPED_FROM: libc::c_int = 512 << 10;
+
 /// Keeps what threads allocate in one heap. With one heap for each thread, memory that one
 /// thread frees is not used again by the others, and a daemon grows with each walk of its tree.
 pub fn use_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: sets a parameter of the allocator; called before other threads exist.
+    // SAFETY: sets parameters of the allocator; called before other threads exist.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
     }
 }
 
