@@ -1,11 +1,12 @@
-//! Directories that came into place from staging, and whose new place may not be durable.
+//! What came into place from staging, and whose new place may not be durable.
 //!
 //! A journal (ext4, xfs) brings renames to the disk in their order: what is synced after one takes
 //! it along. Elsewhere an fsync of a file makes durable what is as new as the file, and no rename
 //! of a directory above it that an earlier commit knows at its old place: in staging. After a power
 //! cut such a directory is back there, with the synced file in it, and the next mount empties
-//! staging. btrfs does so. Hence what promises durability first makes these directories durable
-//! where they are; each of them once.
+//! staging. btrfs does so, and what its log tree keeps of a name without its inode is subtle. Hence
+//! a promise about what came from staging, or lies in it, is kept by a commit of the whole
+//! filesystem, which is one state for all; each of them needs it once, and one serves all so far.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use crate::sys::{AsFd, stat};
 /// So many are remembered at most.
 const MOST: usize = 1 << 14;
 
-/// The directories, by their inode numbers.
+/// They, by their inode numbers.
 #[derive(Debug)]
 pub(super) struct Unsettled {
     /// Whether the filesystem needs this at all.
@@ -35,7 +36,7 @@ struct Known {
     turn: u64,
 }
 
-/// When a directory came into place, as against other directories.
+/// When something came into place, as against all else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn(u64);
 
@@ -51,8 +52,7 @@ impl Unsettled {
         self.watches
     }
 
-    /// Takes note of a directory in staging that is about to come into place. Tells whether there
-    /// are too many now.
+    /// Takes note of what came into place. Tells whether there are too many now.
     pub(super) fn add(&self, inode: u64) -> bool {
         let mut known = self.known.lock();
         known.turn += 1;
@@ -67,14 +67,9 @@ impl Unsettled {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// When this directory came into place, if that may not be durable.
-    pub(super) fn turn_of(&self, inode: u64) -> Option<Turn> {
-        self.known.lock().turns.get(&inode).copied()
-    }
-
-    /// The directory that came at that turn was made durable since.
-    pub(super) fn settled(&self, inode: u64, turn: Turn) {
-        self.forget(|other, of| other == inode && of == turn);
+    /// Whether the place of this inode may not be durable.
+    pub(super) fn has(&self, inode: u64) -> bool {
+        self.known.lock().turns.contains_key(&inode)
     }
 
     /// The last turn so far.
@@ -84,12 +79,8 @@ impl Unsettled {
 
     /// All that came until `turn` was made durable since.
     pub(super) fn all_settled(&self, turn: Turn) {
-        self.forget(|_, of| of <= turn);
-    }
-
-    fn forget(&self, which: impl Fn(u64, Turn) -> bool) {
         let mut known = self.known.lock();
-        known.turns.retain(|inode, turn| !which(*inode, *turn));
+        known.turns.retain(|_, of| *of > turn);
         self.count.store(known.turns.len(), Ordering::Release);
     }
 }
@@ -103,27 +94,18 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_used_again_is_another_directory() {
-        let unsettled = watching();
-        unsettled.add(7);
-        let first = unsettled.turn_of(7).unwrap();
-        unsettled.add(7);
-        unsettled.settled(7, first);
-        assert!(!unsettled.is_empty());
-        let second = unsettled.turn_of(7).unwrap();
-        unsettled.settled(7, second);
-        assert!(unsettled.is_empty());
-    }
-
-    #[test]
     fn what_comes_while_all_is_synced_stays() {
         let unsettled = watching();
         unsettled.add(1);
         let before = unsettled.now();
         unsettled.add(2);
         unsettled.all_settled(before);
-        assert_eq!(unsettled.turn_of(1), None);
-        assert!(unsettled.turn_of(2).is_some());
+        // A number used again is another one.
+        assert!(!unsettled.has(1) && unsettled.has(2));
+        let before = unsettled.now();
+        unsettled.add(2);
+        unsettled.all_settled(before);
+        assert!(unsettled.has(2) && !unsettled.is_empty());
     }
 
     #[test]

@@ -230,8 +230,9 @@ impl Upper {
         flags: RenameFlags,
     ) -> FsResult<()> {
         let done = node::rename(self.work.staging(), staged, dir, name, flags);
-        if done.is_err() {
-            self.work.discard(staged);
+        match &done {
+            Ok(()) => self.moved_in(dir, name),
+            Err(_) => self.work.discard(staged),
         }
         done
     }
@@ -246,10 +247,6 @@ impl Upper {
         present: Present,
         is_dir: bool,
     ) -> FsResult<()> {
-        if is_dir && let Err(errno) = self.before_moving_in(staged) {
-            self.work.discard(staged);
-            return Err(errno);
-        }
         match present {
             Present::Nothing => self.publish(staged, dir, name, RenameFlags::NOREPLACE),
             Present::Whiteout if self.is_file_whiteout(dir, name)? => {
@@ -302,7 +299,7 @@ impl Upper {
         Ok(())
     }
 
-    /// Whether something must be done about directories that come from staging.
+    /// Whether something must be done about what came from staging.
     pub fn must_settle(&self) -> bool {
         !self.unsettled.is_empty()
     }
@@ -312,30 +309,31 @@ impl Upper {
         self.unsettled.watches()
     }
 
-    /// To be called before the directory `staged` comes into place from staging.
-    pub fn before_moving_in(&self, staged: &OsStr) -> FsResult<()> {
+    /// Takes note of what came to `dir`/`name` from staging, its data durable: its place may not
+    /// be. Before it is there it must not be noted: a sync in between would count for it.
+    ///
+    /// A directory must not be synced in staging by itself either: btrfs (Linux 6.18) then brings
+    /// it back with both names after a power cut, and refuses to be mounted for that.
+    pub fn moved_in(&self, dir: &OwnedFd, name: &OsStr) {
         if !self.unsettled.watches() {
-            return Ok(());
+            return;
         }
-        let inode = sys::stat::stat_at(self.work.staging(), staged)?.ino;
-        if self.unsettled.add(inode) {
-            self.sync_all()?;
-            // That was for those before it: this one is still in staging.
-            self.unsettled.add(inode);
+        let too_many = sys::stat::stat_at(dir, name).map(|stat| self.unsettled.add(stat.ino));
+        // Too many, or one that cannot be told: all is made durable at once.
+        if !matches!(too_many, Ok(false))
+            && let Err(errno) = self.sync_all()
+        {
+            tracing::warn!(%errno, "cannot sync the upper");
         }
-        Ok(())
     }
 
-    /// Makes the place of the directory `dir` durable if it may not be. Tells whether it was
-    /// synced for that.
-    pub fn settle(&self, dir: &OwnedFd) -> FsResult<bool> {
-        if self.unsettled.is_empty() {
+    /// Makes the place of `file`, a file or directory, durable if it may not be, with all else.
+    /// Tells whether that was done.
+    pub fn settle(&self, file: &OwnedFd) -> FsResult<bool> {
+        if self.unsettled.is_empty() || !self.unsettled.has(sys::stat::stat_fd(file)?.ino) {
             return Ok(false);
         }
-        let inode = sys::stat::stat_fd(dir)?.ino;
-        let Some(turn) = self.unsettled.turn_of(inode) else { return Ok(false) };
-        self.sync(sys::dir::open_dir(dir, OsStr::new("."))?, false)?;
-        self.unsettled.settled(inode, turn);
+        self.sync_all()?;
         Ok(true)
     }
 

@@ -175,12 +175,12 @@ impl Overlay {
             }
             (Staged::Unnamed(file), None) => node::link_fd(file, &fd, &alias.name)?,
             (Staged::Named(name), None) => {
-                if node.dir.is_some() {
-                    upper.before_moving_in(name)?;
-                }
                 let staging = upper.work.staging();
                 node::rename(staging, name, &fd, &alias.name, RenameFlags::NOREPLACE)?;
             }
+        }
+        if let Staged::Named(_) = staged {
+            upper.moved_in(&fd, &alias.name);
         }
         if let Some(file) = &indexed
             && let Err(errno) = self.settle_link_count(upper, file)

@@ -45,7 +45,10 @@ impl Overlay {
         let _one_at_a_time = node.copy_up.lock();
         let unsynced = node.begin_sync_of_place();
         let above = if unsynced { self.settle_above(upper, node) } else { Ok(()) };
-        let synced = above.and_then(|()| upper.sync(file, data_only && !unsynced));
+        let synced = above.and_then(|()| match unsynced && upper.settle(file)? {
+            true => Ok(()),
+            false => upper.sync(file, data_only && !unsynced),
+        });
         node.end_sync_of_place(synced.is_ok() || !unsynced);
         synced
     }

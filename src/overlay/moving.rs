@@ -106,10 +106,6 @@ impl Overlay {
             upper.work.discard(&staged);
             return Err(errno);
         }
-        if let Err(errno) = upper.before_moving_in(&staged) {
-            upper.work.discard(&staged);
-            return Err(errno);
-        }
         upper.publish(&staged, dir, name, RenameFlags::EXCHANGE)?;
         upper.work.discard(&staged);
         Ok(())

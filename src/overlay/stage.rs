@@ -105,10 +105,14 @@ pub(super) fn stage_file(
 
 /// An empty file in staging, without a name where the filesystem can do that.
 fn new_file(upper: &Upper) -> FsResult<(OwnedFd, Option<OsString>)> {
-    match file::create_tmpfile(upper.work.staging(), OFlags::RDWR, 0o600) {
-        Ok(fd) => return Ok((fd, None)),
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
-        Err(errno) => return Err(errno),
+    // btrfs syncs nothing of a file without a name but its blocks: what is linked then may come up
+    // empty after a power cut.
+    if !upper.reorders() {
+        match file::create_tmpfile(upper.work.staging(), OFlags::RDWR, 0o600) {
+            Ok(fd) => return Ok((fd, None)),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+            Err(errno) => return Err(errno),
+        }
     }
     let name = upper.work.fresh_name();
     let fd = file::create_at(upper.work.staging(), &name, OFlags::RDWR, 0o600)?;
@@ -139,7 +143,8 @@ fn fill(
         }
     }
     dress(upper, fd, FileType::RegularFile, &source.at, stat, origin)?;
-    if size > 0 { upper.sync(fd, false) } else { Ok(()) }
+    // Data always; attributes alone where the name may reach the disk before them.
+    if size > 0 || upper.reorders() { upper.sync(fd, false) } else { Ok(()) }
 }
 
 /// Opens a lower file for reading without touching its access time.
