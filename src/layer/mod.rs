@@ -12,7 +12,7 @@
 //! | `upper` | every mutation of the writable layer |
 //! | `index` | which upper inode the names of a copied-up hard link lead to |
 //! | `workdir` | staging beside the upper: made there, then published by one rename |
-//! | `unsettled` | which directories must be made durable with what is synced in them |
+//! | `unsettled` | what came from staging, and whose place may not be durable yet |
 //! | `ids` | uid and gid maps |
 
 use std::path::{Path, PathBuf};

@@ -16,6 +16,8 @@
 //! | `stored_stat` | layers whose owners and modes stand in an xattr |
 //! | `preload` | offering the content of small files when they are opened |
 //! | `create`, `remove`, `rename`, `link`, `attr`, `xattr`, `file` | one verb each |
+//! | `moving` | the steps of a rename on disk |
+//! | `program` | which files are programs and libraries, whose pages all mounts share |
 //! | `durable` | fsync: with a file, the directories that lead to it |
 //! | `counters` | what was done so far, in numbers |
 //! | `stack` | opening the layers of a mount, and refusing what cannot work |
