@@ -125,6 +125,30 @@ fn a_container_is_mounted_where_it_is_asked_for() {
     assert!(!is_mount_point(&place));
 }
 
+/// A process between its fork and its exec holds what its parent had open, whoever that is.
+#[test]
+fn who_only_passes_through_a_mount_is_no_use_of_it() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    let place = boxed.mount(&[]);
+    let passing = fs::File::open(place.join("bin/busybox")).unwrap();
+    let passed = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(passing);
+    });
+    boxed.shell.ok(&["umount", "box"]);
+    passed.join().unwrap();
+
+    let place = boxed.mount(&[]);
+    let staying = fs::File::open(place.join("bin/busybox")).unwrap();
+    let refusal = boxed.shell.fails(&["umount", "box"]);
+    assert!(refusal.contains(": device or resource busy"), "{refusal}");
+    drop(staying);
+    boxed.shell.ok(&["umount", "box"]);
+}
+
 #[test]
 fn a_daemon_that_was_killed_leaves_a_container_that_mounts_again() {
     if !able() {

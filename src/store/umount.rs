@@ -3,17 +3,21 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::{creds, mountinfo, unmount};
 
 use super::Store;
 use super::containers::{Container, State, in_use};
-use super::lock::{Hold, hold_patiently};
+use super::lock::{Hold, POLL, hold_patiently};
 
 /// How long a daemon may take to write back and end.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a mount may be in use by those who only pass: a process between its fork and its exec
+/// holds every descriptor of its parent, one that looks through the machine's files some of them.
+const PASSING: Duration = Duration::from_millis(500);
 
 /// The type that the mounts of the daemon have in the mount table.
 pub const MOUNT_KIND: &str = "fuse.plyfs";
@@ -112,9 +116,19 @@ fn absolute(dir: &Path) -> Result<PathBuf> {
 
 /// Takes one mount away; who may not do that is helped by fusermount3, which is set-user-id.
 fn take_away(place: &Path) -> Result<()> {
-    match unmount::unmount(place) {
+    match unmount_patiently(place) {
         Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place),
         other => other.map_err(|errno| Error::io("unmount", place, errno)),
+    }
+}
+
+fn unmount_patiently(place: &Path) -> FsResult<()> {
+    let start = Instant::now();
+    loop {
+        match unmount::unmount(place) {
+            Err(Errno::BUSY) if start.elapsed() < PASSING => std::thread::sleep(POLL),
+            other => return other,
+        }
     }
 }
 
