@@ -99,7 +99,7 @@ pub fn squashed_tar(
 /// # Errors
 /// As [`export`].
 pub fn subtree(dir: &Path, name: Option<&OsStr>, shown: &OsStr, out: &mut dyn Write) -> Result<()> {
-    let tree = Tree::open(std::slice::from_ref(&dir.to_path_buf()))?;
+    let tree = Tree::plain(dir)?;
     let mut archiver = Archiver::new(out, dir.to_path_buf(), None);
     let node = match name {
         None => Some(Node::Dir(tree.root().clone())),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `upper_dir` | where an upper lies and how it was mounted |
 //! | `tree` | a stack of layers as one read-only tree, and its merge rule |
+//! | `root` | the roots of its layers |
 //! | `file` | a file of that tree |
 //! | `links` | lower names that lead to copied-up hard links |
 //! | `diff` | the walk that compares an upper with what lies below it |
@@ -18,6 +19,7 @@ mod docker;
 mod file;
 mod identical;
 mod links;
+mod root;
 mod same;
 pub mod tree;
 mod upper_dir;

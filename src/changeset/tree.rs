@@ -15,13 +15,14 @@ use std::sync::Arc;
 
 use super::file::visible_xattrs;
 use super::links::Links;
+use super::root::{self, Root};
 use super::upper_dir::UpperDir;
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::layer::entry::marks_of_fd;
 use crate::layer::redirect::Redirect;
 use crate::layer::xattrs::Mark;
-use crate::layer::{Layer, LayerIndex, Namespace, Probe, probe, whiteout};
-use crate::sys::stat::{Stat, stat_fd};
+use crate::layer::{Namespace, Probe, probe, whiteout};
+use crate::sys::stat::Stat;
 use crate::sys::xattr::Target;
 use crate::sys::{OFlags, OwnedFd, dir, file};
 
@@ -37,16 +38,6 @@ pub struct Tree {
     top: Option<Top>,
 }
 
-/// The root of one layer.
-#[derive(Debug)]
-struct Root {
-    part: Part,
-    /// The merge ends here.
-    opaque: bool,
-    /// The UUID of its filesystem, for origins.
-    uuid: [u8; 16],
-}
-
 /// What sets an upper, layer 0, apart from lowers.
 #[derive(Debug)]
 struct Top {
@@ -59,19 +50,19 @@ struct Top {
 
 /// One layer's part of a directory.
 #[derive(Debug, Clone)]
-struct Part {
-    layer: usize,
-    fd: Arc<OwnedFd>,
-    stat: Stat,
-    xattr_whiteouts: bool,
+pub(super) struct Part {
+    pub(super) layer: usize,
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) stat: Stat,
+    pub(super) xattr_whiteouts: bool,
 }
 
 /// A merged directory: its parts, topmost first. There is at least one.
 #[derive(Debug, Clone)]
 pub struct Directory {
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
     /// Reached through the upper, so that its index counts.
-    through_top: bool,
+    pub(super) through_top: bool,
 }
 
 /// What a name in the merged tree is.
@@ -96,7 +87,16 @@ impl Tree {
     /// # Errors
     /// Names the layer that is missing or not readable.
     pub fn open(paths: &[PathBuf]) -> Result<Tree> {
-        Tree::of_roots(open_lowers(paths, 0)?, None)
+        Tree::of_roots(Root::lowers(paths, 0)?, None)
+    }
+
+    /// The tree below one directory of any filesystem, where no xattr stands for owner and mode:
+    /// users of a mount may have set what looks like one.
+    ///
+    /// # Errors
+    /// Where it is missing or not readable.
+    pub fn plain(dir: &Path) -> Result<Tree> {
+        Tree::of_roots(vec![Root::plain(dir)?], None)
     }
 
     /// Opens `upper` above the `lowers`, topmost first.
@@ -110,11 +110,8 @@ impl Tree {
                 .map_err(|errno| Error::io("read the index of workdir", workdir, errno))?,
             None => None,
         };
-        let path = &upper.path;
-        let opened = file::open_root(path).and_then(|fd| Ok((stat_fd(&fd)?, fd)));
-        let (stat, fd) = opened.map_err(|errno| Error::io("open upper layer", path, errno))?;
-        let mut roots = vec![root_of(0, Arc::new(fd), stat, [0; 16], path)?];
-        roots.extend(open_lowers(lowers, 1)?);
+        let mut roots = vec![Root::upper(&upper.path)?];
+        roots.extend(Root::lowers(lowers, 1)?);
         Tree::of_roots(roots, Some(Top { trust: upper.namespace(), links }))
     }
 
@@ -122,7 +119,7 @@ impl Tree {
         if roots.is_empty() {
             return Err(Error::Refused("no layer is given".to_owned()));
         }
-        let root = merged_root(&roots, true);
+        let root = root::merged(&roots, true);
         Ok(Tree { roots, root, top })
     }
 
@@ -145,7 +142,7 @@ impl Tree {
     /// The root of what lies below the topmost layer; `None` where nothing does.
     pub fn root_below_top(&self) -> Option<Directory> {
         let below = self.roots.get(1..).filter(|roots| !roots.is_empty());
-        below.map(|roots| merged_root(roots, false))
+        below.map(|roots| root::merged(roots, false))
     }
 
     /// The merge rule: what `name` in `dir` is.
@@ -170,7 +167,9 @@ impl Tree {
                     let has_data = !self.is_metacopy(part.layer, &part.fd, &search.name, &stat)?;
                     let file = file_found(&search, &part, stat, without_data.take())?;
                     if has_data {
-                        let file = if dir.through_top { self.led(file)? } else { file };
+                        let mut file = if dir.through_top { self.led(file)? } else { file };
+                        let place = Target::at(&file.dir, &file.name);
+                        self.add_stored(file.layer, place, &mut file.stat)?;
                         return Ok(Some(Node::File(file)));
                     }
                     without_data = Some(file);
@@ -178,8 +177,9 @@ impl Tree {
                     self.follow(&mut search, redirect, part.layer)?;
                 }
                 Probe::Dir(_) if without_data.is_some() => break,
-                Probe::Dir(stat) => {
+                Probe::Dir(mut stat) => {
                     let fd = file::open_at(&part.fd, &search.name, DIRECTORY)?;
+                    self.add_stored(part.layer, Target::fd(&fd), &mut stat)?;
                     let marks = marks_of_fd(&fd, Some(self.trust(part.layer)))?;
                     let (layer, xattr_whiteouts) = (part.layer, marks.xattr_whiteouts);
                     merged.push(Part { layer, fd: Arc::new(fd), stat, xattr_whiteouts });
@@ -207,6 +207,11 @@ impl Tree {
         let below = file.data.unwrap_or((file.dir, file.name));
         let data = (!has_data).then_some(below);
         Ok(File { dir, name, layer: 0, stat, data, led: true })
+    }
+
+    /// Puts what `layer` keeps for `of` in place of what its filesystem says.
+    fn add_stored(&self, layer: usize, of: Target<'_>, stat: &mut Stat) -> FsResult<()> {
+        self.roots.get(layer).map_or(Ok(()), |root| root.add_stored(of, stat))
     }
 
     fn is_metacopy(
@@ -250,7 +255,7 @@ impl Tree {
     /// the way leads to layers lower still, so this ends.
     fn parts_below(&self, layer: usize, path: &[OsString]) -> FsResult<Vec<Part>> {
         let below = self.roots.get(layer + 1..).unwrap_or_default();
-        let mut dir = merged_root(below, false);
+        let mut dir = root::merged(below, false);
         for name in path {
             match self.lookup(&dir, name)? {
                 Some(Node::Dir(next)) => dir = next,
@@ -259,36 +264,6 @@ impl Tree {
         }
         Ok(dir.parts)
     }
-}
-
-/// Opens lowers, topmost first, of which the topmost is layer `first`.
-fn open_lowers(paths: &[PathBuf], first: usize) -> Result<Vec<Root>> {
-    let opened = paths.iter().zip(first..).map(|(path, layer)| {
-        let index = LayerIndex(u32::try_from(layer).unwrap_or(u32::MAX));
-        let opened = Layer::open(index, path)?;
-        root_of(layer, opened.root, opened.stat, opened.uuid, path)
-    });
-    opened.collect()
-}
-
-fn root_of(
-    layer: usize,
-    fd: Arc<OwnedFd>,
-    stat: Stat,
-    uuid: [u8; 16],
-    path: &Path,
-) -> Result<Root> {
-    let marks = marks_of_fd(&fd, None)
-        .map_err(|errno| Error::io("read the xattrs of layer", path, errno))?;
-    let part = Part { layer, fd, stat, xattr_whiteouts: marks.xattr_whiteouts };
-    Ok(Root { part, opaque: marks.opaque, uuid })
-}
-
-/// The root of a stack: the roots of its layers down to the first opaque one.
-fn merged_root(roots: &[Root], through_top: bool) -> Directory {
-    let end = roots.iter().position(|root| root.opaque).map_or(roots.len(), |last| last + 1);
-    let parts = roots.iter().take(end).map(|root| root.part.clone()).collect();
-    Directory { parts, through_top }
 }
 
 /// The file of a lookup: the one found above without data keeps its attributes.
