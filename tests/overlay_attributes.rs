@@ -40,6 +40,7 @@ fn a_change_of_attributes_copies_no_data() {
     fs::set_permissions(mount.path("dense"), fs::Permissions::from_mode(0o600)).unwrap();
     lchown(mount.path("dense"), Some(3), Some(4)).unwrap();
     set_mtime(&mount.path("dense"), Time { sec: 9, nsec: 8 });
+    rustix::fs::lsetxattr(mount.path("dense"), "user.note", b"n", NEW).unwrap();
     let upper = fs::metadata(scene.upper.join("dense")).unwrap();
     assert!(upper.blocks() < 100, "{} blocks were copied", upper.blocks());
     mount.remount();
@@ -126,11 +127,21 @@ fn what_marks_layers_is_nobodys_to_see() {
     if !ready() {
         return;
     }
-    let scene = Scene::new("[lower]\nfile d/f\n[lower]\nfile d/g\n");
+    let scene = Scene::new("[lower]\nfile d/f\nfile marked\n[lower]\nfile d/g\n");
+    // In a lower, of whoever made it.
+    let (marked, foreign) = (scene.lowers[0].join("marked"), overlay_xattr("foreign"));
+    rustix::fs::lsetxattr(&marked, &*foreign, b"lower", NEW).unwrap();
     let mount = scene.mount();
+    let mut value = [0u8; 64];
+    let path = mount.path("marked");
+    assert_eq!(refused(rustix::fs::lgetxattr(&path, &*foreign, &mut value)), Errno::NODATA);
+    assert_eq!(rustix::fs::llistxattr(&path, &mut value), Ok(0), "it is not listed");
+    assert_eq!(refused(rustix::fs::lremovexattr(&path, &*foreign)), Errno::NODATA);
+    fs::write(&path, "copied up").unwrap();
+    let upper = scene.upper.join("marked");
+    assert_eq!(refused(rustix::fs::lgetxattr(&upper, &*foreign, &mut value)), Errno::NODATA);
     fs::remove_dir_all(mount.path("d")).unwrap();
     fs::create_dir(mount.path("d")).unwrap();
-    let mut value = [0u8; 8];
     let opaque = &*overlay_xattr("opaque");
     let raw = rustix::fs::lgetxattr(scene.upper.join("d"), opaque, &mut value).unwrap();
     assert_eq!(&value[..raw], b"y");

@@ -12,7 +12,7 @@ mod support;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -45,25 +45,73 @@ fn nobody_sees_a_rename_half_done() {
     });
 }
 
+/// Statement 31: who misses the old name finds the new one, and who has found the new one misses
+/// the old one.
+#[test]
+fn a_renamed_name_is_in_one_place_at_a_time() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    const COUNT: usize = 200;
+    let scene = Scene::empty(1);
+    for n in 0..COUNT {
+        let (dir, file) = (format!("old-dir-{n}"), format!("old-file-{n}"));
+        fs::create_dir_all(scene.lowers[0].join(dir).join("inside")).unwrap();
+        fs::write(scene.lowers[0].join(file), "f").unwrap();
+    }
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let there = |name: String| fs::symlink_metadata(mount.path(name)).is_ok();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..COUNT {
+                for kind in ["dir", "file"] {
+                    let (old, new) = (format!("old-{kind}-{n}"), format!("new-{kind}-{n}"));
+                    fs::rename(mount.path(old), mount.path(new)).unwrap();
+                }
+            }
+        });
+        for n in 0..COUNT {
+            for kind in ["dir", "file"] {
+                while there(format!("old-{kind}-{n}")) {
+                    if there(format!("new-{kind}-{n}")) {
+                        assert!(!there(format!("old-{kind}-{n}")), "{kind} {n} has both names");
+                    }
+                }
+                assert!(there(format!("new-{kind}-{n}")), "{kind} {n} has neither name");
+            }
+        }
+    });
+}
+
 /// Statement 4: what is made over a whiteout is there complete or not at all, never a whiteout.
 #[test]
 fn what_is_made_over_a_whiteout_appears_at_once() {
     if !(require("root") && require("fuse")) {
         return;
     }
-    let scene = Scene::new("[lower]\nfile f below\nfile d/inner below\n");
+    let scene = Scene::new(
+        "[lower]\nfile f below\nfile d/inner below\nfile s below\nfile p below\nfile l below\n\
+         [upper]\nfile other \"\"\n",
+    );
     let mount = scene.mount_by(Driver::Plyfs, &Options::default());
     let over = AtomicBool::new(false);
     let seen = AtomicU64::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             fs::remove_dir_all(mount.path("d")).unwrap();
-            fs::remove_file(mount.path("f")).unwrap();
+            ["s", "p", "l", "f"].iter().for_each(|name| fs::remove_file(mount.path(name)).unwrap());
             for _ in 0..300 {
                 fs::create_dir(mount.path("d")).unwrap();
                 fs::write(mount.path("f"), "").unwrap();
+                std::os::unix::fs::symlink("nowhere", mount.path("s")).unwrap();
+                let fifo = rustix::fs::FileType::Fifo;
+                let mode = rustix::fs::Mode::from_raw_mode(0o600);
+                rustix::fs::mknodat(rustix::fs::CWD, mount.path("p"), fifo, mode, 0).unwrap();
+                fs::hard_link(mount.path("other"), mount.path("l")).unwrap();
                 fs::remove_dir(mount.path("d")).unwrap();
-                fs::remove_file(mount.path("f")).unwrap();
+                ["s", "p", "l", "f"]
+                    .iter()
+                    .for_each(|name| fs::remove_file(mount.path(name)).unwrap());
             }
             over.store(true, Ordering::Relaxed);
         });
@@ -73,6 +121,10 @@ fn what_is_made_over_a_whiteout_appears_at_once() {
                 assert!(meta.is_file() && meta.len() == 0);
                 seen.fetch_add(1, Ordering::Relaxed);
             }
+            let is_there = |name: &str| fs::symlink_metadata(mount.path(name)).ok();
+            assert!(is_there("s").is_none_or(|meta| meta.is_symlink()));
+            assert!(is_there("p").is_none_or(|meta| meta.file_type().is_fifo()));
+            assert!(is_there("l").is_none_or(|meta| meta.is_file() && meta.len() == 0));
             if let Ok(entries) = fs::read_dir(mount.path("d")) {
                 assert_eq!(entries.count(), 0);
             }

@@ -13,9 +13,13 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
-use rustix::fs::{Access, CWD, SeekFrom as Whence};
+use plyfs::fuse::control::Control;
+use rustix::fs::{Access, CWD, SeekFrom as Whence, XattrFlags};
 use rustix::io::Errno;
-use support::{Driver, Options, Policy, Scene, Snapshot, assert_same, ready, refused};
+use support::{
+    Driver, MountedOverlay, Options, Policy, Scene, Snapshot, as_host_root, assert_same, ready,
+    refused, require,
+};
 
 fn append(path: &std::path::Path, text: &str) {
     let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
@@ -253,4 +257,118 @@ fn a_read_only_mount_is_one() {
     assert_eq!(refused(opened), Errno::ROFS);
     assert_eq!(refused(fs::create_dir(mount.path("d"))), Errno::ROFS);
     assert_eq!(refused(fs::remove_file(mount.path("a"))), Errno::ROFS);
+}
+
+/// Statement 18: what the text of a layer cannot say.
+#[test]
+fn acls_capabilities_and_access_times_come_along() {
+    if !ready() || !require("tool:setfacl") || !as_host_root("capabilities of files are root's") {
+        return;
+    }
+    let scene =
+        Scene::new("[lower]\nfile f text mode=0755 uid=5\ndir sticky mode=1777\nfile sticky/f\n");
+    let lower = scene.lowers[0].join("f");
+    let acl =
+        std::process::Command::new("setfacl").args(["-m", "u:7:rwx,g:8:r"]).arg(&lower).status();
+    assert!(acl.unwrap().success());
+    let chown = [1, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    rustix::fs::lsetxattr(&lower, "security.capability", &chown, XattrFlags::empty()).unwrap();
+    let time = |sec, nsec| std::time::UNIX_EPOCH + std::time::Duration::new(sec, nsec);
+    let times = fs::FileTimes::new().set_accessed(time(77, 8)).set_modified(time(99, 10));
+    fs::File::open(&lower).unwrap().set_times(times).unwrap();
+    let mount = scene.mount();
+    let copy_up = |name: &str| {
+        drop(fs::OpenOptions::new().append(true).open(mount.path(name)).unwrap());
+        assert!(scene.upper.join(name).exists());
+    };
+    copy_up("f");
+    copy_up("sticky/f");
+    assert_eq!(fs::metadata(scene.upper.join("sticky")).unwrap().mode() & 0o7777, 0o1777);
+    for name in ["security.capability", "system.posix_acl_access"] {
+        let value = |path: &std::path::Path| {
+            let mut room = [0; 256];
+            let n = rustix::fs::lgetxattr(path, name, &mut room).unwrap();
+            room[..n].to_vec()
+        };
+        assert_eq!(value(&scene.upper.join("f")), value(&lower), "{name}");
+        assert_eq!(value(&mount.path("f")), value(&lower), "{name}");
+    }
+    let seen = fs::metadata(scene.upper.join("f")).unwrap();
+    assert_eq!((seen.atime(), seen.atime_nsec()), (77, 8));
+    assert_eq!((seen.mtime(), seen.mtime_nsec()), (99, 10));
+}
+
+/// Bytes that copy-ups brought, and how many files.
+fn copied(mount: &MountedOverlay<'_>) -> (u64, u64) {
+    let figures = Control::open(mount.root()).unwrap().snapshot().unwrap().overlay.copy_ups;
+    (figures.bytes, figures.files)
+}
+
+/// Statements 21 and 23, by the daemon's own count.
+#[test]
+fn no_more_is_copied_than_is_kept_and_no_file_twice() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile shared x\nhardlink shared-too shared\n");
+    let large = vec![1; 1 << 20];
+    for name in ["trunc", "zero", "some", "unlinked", "under", "over"] {
+        fs::write(scene.lowers[0].join(name), &large).unwrap();
+    }
+    let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["metacopy=off"]));
+    let truncate = |name: &str, size| {
+        let path = std::ffi::CString::new(mount.path(name).into_os_string().into_encoded_bytes());
+        truncate_by_name(&path.unwrap(), size);
+    };
+    fs::write(mount.path("trunc"), "").unwrap();
+    truncate("zero", 0);
+    fs::remove_file(mount.path("unlinked")).unwrap();
+    fs::write(mount.path("new"), "new").unwrap();
+    fs::rename(mount.path("new"), mount.path("under")).unwrap();
+    assert_eq!(copied(&mount).0, 0);
+    truncate("some", 4096);
+    assert_eq!(copied(&mount).0, 4096);
+    assert_eq!(fs::read(mount.path("some")).unwrap(), vec![1; 4096]);
+    let before = copied(&mount).1;
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let path = mount.path(if writer % 2 == 0 { "shared" } else { "shared-too" });
+            scope.spawn(move || append(&path, "w"));
+        }
+    });
+    assert_eq!(copied(&mount).1, before + 1);
+    assert_eq!(fs::read(mount.path("shared")).unwrap().len(), 9);
+}
+
+/// truncate(2) itself, which opens nothing.
+#[expect(unsafe_code, reason = "no safe wrapper for truncate(2)")]
+fn truncate_by_name(path: &std::ffi::CStr, size: libc::off_t) {
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    assert_eq!(unsafe { libc::truncate(path.as_ptr(), size) }, 0);
+}
+
+/// Statement 24: a program that runs, and a mount that became read-only.
+#[test]
+fn an_open_that_the_kernel_refuses_copies_nothing_up() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile f text\n");
+    fs::copy("/bin/sleep", scene.lowers[0].join("sleep")).unwrap();
+    let mount = scene.mount();
+    let mut running = std::process::Command::new(mount.path("sleep")).arg("60").spawn().unwrap();
+    let open = |name: &str| fs::OpenOptions::new().write(true).open(mount.path(name));
+    let busy = open("sleep").map(drop);
+    let cut = fs::OpenOptions::new().write(true).truncate(true).open(mount.path("sleep")).map(drop);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(refused(busy), Errno::TXTBSY);
+    assert_eq!(refused(cut), Errno::TXTBSY);
+    assert!(!scene.upper.join("sleep").exists());
+    let read_only = rustix::mount::MountFlags::BIND | rustix::mount::MountFlags::RDONLY;
+    rustix::mount::mount_remount(mount.root(), read_only, "").unwrap();
+    assert_eq!(refused(open("f")), Errno::ROFS);
+    let mode = fs::Permissions::from_mode(0o600);
+    assert_eq!(refused(fs::set_permissions(mount.path("f"), mode)), Errno::ROFS);
+    assert!(!scene.upper.join("f").exists());
 }

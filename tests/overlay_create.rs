@@ -128,5 +128,13 @@ fn names_are_bytes() {
     }
     assert_eq!(fs::read_dir(mount.path("d")).unwrap().count(), made.len());
     let too_long = mount.path("d").join("n".repeat(256));
-    assert_eq!(refused(fs::write(too_long, "")), Errno::NAMETOOLONG);
+    assert_eq!(refused(fs::write(&too_long, "")), Errno::NAMETOOLONG);
+    assert_eq!(refused(fs::metadata(&too_long)), Errno::NAMETOOLONG);
+    assert_eq!(refused(fs::create_dir(&too_long)), Errno::NAMETOOLONG);
+    assert_eq!(refused(fs::remove_file(&too_long)), Errno::NAMETOOLONG);
+    assert_eq!(refused(symlink("x", &too_long)), Errno::NAMETOOLONG);
+    let named = mount.path("d").join(OsStr::from_bytes(&long));
+    assert_eq!(refused(fs::hard_link(&named, &too_long)), Errno::NAMETOOLONG);
+    assert_eq!(refused(fs::rename(&named, &too_long)), Errno::NAMETOOLONG);
+    fs::rename(&named, mount.path("d").join("m".repeat(255))).unwrap();
 }

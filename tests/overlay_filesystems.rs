@@ -315,3 +315,42 @@ fn capabilities_go_when_a_file_is_changed() {
         assert_eq!(on_mount, on_plain, "a change of owner with {options:?}");
     }
 }
+
+/// Statement 20: where the filesystem can, a copy-up shares the blocks of the lower file.
+#[test]
+fn copies_share_their_blocks_where_the_filesystem_can() {
+    let tools = require("tool:mkfs.xfs") && require("filesystem:xfs");
+    if !(tools && require("root") && require("fuse") && as_host_root(LOOPS)) {
+        return;
+    }
+    let mut scene = Scene::empty(0);
+    let place = scene.place("xfs");
+    let image = place.with_extension("image");
+    File::create(&image).unwrap().set_len(320 << 20).unwrap();
+    fs::create_dir(&place).unwrap();
+    run(Command::new("mkfs.xfs").args(["-q", "-K"]).arg(&image));
+    run(Command::new("mount").args(["-o", "loop"]).args([&image, &place]));
+    let below = Below(place);
+    (scene.upper, scene.work) = (below.dir("upper"), below.dir("work"));
+    scene.lowers.push(below.dir("lower"));
+    let data: Vec<u8> = (0..8u32 << 20).map(|n| n.to_le_bytes()[1]).collect();
+    fs::write(scene.lowers[0].join("large"), &data).unwrap();
+    rustix::fs::syncfs(File::open(&below.0).unwrap()).unwrap();
+    let free = || rustix::fs::statvfs(&below.0).unwrap().f_bfree;
+    let before = free();
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    drop(fs::OpenOptions::new().append(true).open(mount.path("large")).unwrap());
+    rustix::fs::syncfs(File::open(&below.0).unwrap()).unwrap();
+    assert_eq!(fs::metadata(scene.upper.join("large")).unwrap().len(), 8 << 20);
+    let taken = before.saturating_sub(free());
+    assert!(taken < 512, "{taken} blocks were taken for a clone of 2,048");
+    // Two files of a mount, too: what a lower has is cloned into one of the upper.
+    let (from, to) = (File::open(mount.path("large")), File::create(mount.path("copy")));
+    let (from, to) = (from.unwrap(), to.unwrap());
+    let (mut here, mut there) = (0, 0);
+    let copied =
+        rustix::fs::copy_file_range(&from, Some(&mut here), &to, Some(&mut there), 8 << 20);
+    assert_eq!(copied, Ok(8 << 20));
+    assert!(fs::read(mount.path("copy")).unwrap() == data);
+    drop((from, to, mount));
+}

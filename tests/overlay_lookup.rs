@@ -109,10 +109,15 @@ fn types_that_differ_do_not_merge() {
         return;
     }
     let scene = Scene::new(
-        "[lower]\nfile was-dir top\ndir was-file\nsymlink link elsewhere\n\
-         [lower]\nfile was-dir/child\nfile was-file low\nfile link/child\n",
+        "[upper]\nsymlink of-upper outside\nfile outside/child\n\
+         [lower]\nfile was-dir top\ndir was-file\nsymlink link elsewhere\n\
+         [lower]\nfile was-dir/child\nfile was-file low\nfile link/child\nfile of-upper/low\n",
     );
     let mut mount = scene.mount();
+    // What a symlink of the upper leads to is seen through it, and nothing of the directory below.
+    assert_eq!(names(mount.path("of-upper")), ["child"]);
+    fs::remove_file(mount.path("of-upper")).unwrap();
+    fs::remove_dir_all(mount.path("outside")).unwrap();
     assert_eq!(refused(fs::metadata(mount.path("was-dir/child"))), Errno::NOTDIR);
     assert!(names(mount.path("was-file")).is_empty());
     assert_eq!(fs::read_link(mount.path("link")).unwrap().to_str(), Some("elsewhere"));
@@ -135,6 +140,13 @@ fn nobody_makes_a_whiteout_by_hand() {
     assert_eq!(refused(made), Errno::PERM);
     assert_eq!(refused(fs::write(mount.path(".wh.f"), "")), Errno::INVAL);
     assert_eq!(refused(fs::create_dir(mount.path(".wh.d"))), Errno::INVAL);
+    // By no verb that makes a name.
+    let reserved = mount.path(".wh.x");
+    assert_eq!(refused(std::os::unix::fs::symlink("f", &reserved)), Errno::INVAL);
+    assert_eq!(refused(fs::hard_link(mount.path("f"), &reserved)), Errno::INVAL);
+    assert_eq!(refused(fs::rename(mount.path("f"), &reserved)), Errno::INVAL);
+    let fifo = rustix::fs::mknodat(CWD, &reserved, FileType::Fifo, mode, 0);
+    assert_eq!(refused(fifo), Errno::INVAL);
     assert_eq!(names(mount.root()), ["f"]);
 }
 

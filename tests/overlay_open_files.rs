@@ -39,6 +39,42 @@ fn locks_hold_over_copy_up() {
     rustix::fs::flock(&writer, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
 
+/// Statement 46: records that were locked for reading before the copy-up, of the process and of the
+/// open file.
+#[test]
+fn record_locks_hold_over_copy_up() {
+    if !ready() || !support::require("tool:python3") {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile process 0123456789\nfile open-file 0123456789\n");
+    let mount = scene.mount();
+    // A shared lock of bytes 0 to 3 by a reader; the copy-up; then who else may lock what?
+    let script = "import fcntl,os,struct,sys
+path,ofd=sys.argv[1],sys.argv[2]=='open-file'
+SETLK,GETLK=(37,36) if ofd else (fcntl.F_SETLK,fcntl.F_GETLK)
+lock=lambda kind,start,n: struct.pack('hhqqi4x',kind,0,start,n,0)
+reader=os.open(path,os.O_RDONLY)
+fcntl.fcntl(reader,SETLK,lock(fcntl.F_RDLCK,0,4))
+writer=os.open(path,os.O_RDWR); os.pwrite(writer,b'W',9)
+def other(start):
+    pid=os.fork()
+    if pid==0:
+        mine=os.open(path,os.O_RDWR)
+        try: fcntl.fcntl(mine,SETLK,lock(fcntl.F_WRLCK,start,2)); os._exit(0)
+        except OSError: os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid,0)[1])
+assert other(2)==7, 'the lock is gone'
+assert other(5)==0, 'more is locked than was'
+fcntl.fcntl(reader,SETLK,lock(fcntl.F_UNLCK,0,4))
+assert other(2)==0, 'it stays locked'
+";
+    for kind in ["process", "open-file"] {
+        let mut python = Command::new("python3");
+        let output = python.arg("-c").arg(script).arg(mount.path(kind)).arg(kind).output().unwrap();
+        assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[test]
 fn records_are_locked_between_processes() {
     if !ready() {
@@ -154,6 +190,73 @@ fn ranges_are_copied_inside() {
     let n = rustix::fs::copy_file_range(&from, Some(&mut here), &to, Some(&mut there), 4).unwrap();
     assert_eq!(n, 4);
     assert_eq!(fs::read(mount.path("to")).unwrap(), b"abcde2345j");
+}
+
+#[test]
+fn data_is_spliced_in_and_out() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile from 0123456789\nfile to abcdefghij\n");
+    let mount = scene.mount();
+    let from = fs::File::open(mount.path("from")).unwrap();
+    let to = read_write(mount.path("to"));
+    let (out, into) = rustix::pipe::pipe().unwrap();
+    let flags = rustix::pipe::SpliceFlags::empty();
+    let (mut here, mut there) = (3, 8);
+    assert_eq!(rustix::pipe::splice(&from, Some(&mut here), &into, None, 5, flags), Ok(5));
+    assert_eq!(rustix::pipe::splice(&out, None, &to, Some(&mut there), 5, flags), Ok(5));
+    assert_eq!(fs::read(mount.path("to")).unwrap(), b"abcdefgh34567");
+    let mut sent = 0;
+    assert_eq!(rustix::fs::sendfile(&into, &to, Some(&mut sent), 4), Ok(4));
+    let mut text = [0; 4];
+    rustix::io::read(&out, &mut text).unwrap();
+    assert_eq!(&text, b"abcd");
+}
+
+/// Every mode of fallocate, beside the filesystem below: the same, or what FUSE does not let
+/// through.
+#[test]
+fn space_is_managed_as_on_the_filesystem_below() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("[lower]\ndir d\n");
+    let plain = scene.place("plain");
+    fs::create_dir(&plain).unwrap();
+    let mount = scene.mount();
+    let keep = FallocateFlags::KEEP_SIZE;
+    let inner = FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE;
+    for (name, mode) in [
+        ("extend", FallocateFlags::empty()),
+        ("keep", keep),
+        ("punch", FallocateFlags::PUNCH_HOLE | keep),
+        ("punch alone", FallocateFlags::PUNCH_HOLE),
+        ("zero", FallocateFlags::ZERO_RANGE),
+        ("zero and keep", FallocateFlags::ZERO_RANGE | keep),
+        ("collapse", FallocateFlags::COLLAPSE_RANGE),
+        ("insert", FallocateFlags::INSERT_RANGE),
+        ("nonsense", FallocateFlags::from_bits_retain(0x8000)),
+    ] {
+        for (offset, length) in [(4096, 8192), (8192, 1 << 20), (0, 0)] {
+            let [below, here] = [plain.as_path(), mount.root()].map(|root| {
+                let path = root.join("file");
+                fs::write(&path, vec![7; 65536]).unwrap();
+                let file = read_write(path.clone());
+                let answer = rustix::fs::fallocate(&file, mode, offset, length);
+                let (size, blocks) =
+                    (file.metadata().unwrap().len(), file.metadata().unwrap().blocks());
+                (answer, size, blocks, fs::read(path).unwrap())
+            });
+            let fuse = mode.intersects(inner) && support::Driver::under_test().is_fuse();
+            if fuse && length > 0 {
+                assert_eq!(here.0, Err(Errno::OPNOTSUPP), "{name}");
+                assert_eq!(here.3, vec![7; 65536], "{name} changes nothing");
+            } else {
+                assert!(here == below, "{name} {offset} {length}: {:?}, {:?}", here.0, below.0);
+            }
+        }
+    }
 }
 
 #[test]

@@ -58,7 +58,14 @@ fn what_is_made_at_an_old_name_is_new() {
     fs::create_dir(mount.path("merged")).unwrap();
     fs::rename(mount.path("of-upper"), mount.path("of-lower")).unwrap();
     fs::remove_file(mount.path("of-lower")).unwrap();
+    // A directory of the upper, and one of a lower, come to the name of a lower one.
+    fs::remove_dir_all(mount.path("lower")).unwrap();
+    fs::rename(mount.path("upper"), mount.path("lower")).unwrap();
+    fs::rename(mount.path("moved/sub"), mount.path("upper")).unwrap();
     mount.remount();
+    assert_eq!(names(mount.path("lower")), ["file"]);
+    assert_eq!(names(mount.path("upper")), ["x"]);
+    fs::rename(mount.path("upper"), mount.path("moved/sub")).unwrap();
     assert!(names(mount.path("merged")).is_empty());
     assert_eq!(names(mount.path("moved")), ["low", "sub", "top"]);
     assert_eq!(refused(fs::metadata(mount.path("of-lower"))), Errno::NOENT);
@@ -118,6 +125,21 @@ fn no_replace_replaces_nothing_but_a_whiteout() {
     fs::remove_file(mount.path("of-lower")).unwrap();
     rename_with(&mount.path("of-upper"), &mount.path("of-lower"), flags).unwrap();
     assert_eq!(fs::read(mount.path("of-lower")).unwrap(), b"u");
+    for kind in ["upper", "merged", "lower", "of-lower"] {
+        let inode = |name: &str| {
+            std::os::unix::fs::MetadataExt::ino(&fs::metadata(mount.path(name)).unwrap())
+        };
+        let number = inode(kind);
+        for occupied in ["upper", "merged", "lower", "of-lower"].iter().filter(|to| **to != kind) {
+            let moved = rename_with(&mount.path(kind), &mount.path(occupied), flags);
+            assert_eq!(refused(moved), Errno::EXIST, "{kind} to {occupied}");
+        }
+        // To a free name, and back over the whiteout that it left.
+        rename_with(&mount.path(kind), &mount.path("free"), flags).unwrap();
+        assert_eq!(refused(fs::metadata(mount.path(kind))), Errno::NOENT);
+        rename_with(&mount.path("free"), &mount.path(kind), flags).unwrap();
+        assert_eq!(inode(kind), number, "{kind}");
+    }
 }
 
 #[test]
@@ -177,4 +199,64 @@ fn a_name_onto_another_of_the_same_file_stays() {
     let mount = scene.mount();
     fs::rename(mount.path("a"), mount.path("b")).unwrap();
     assert_eq!(names(mount.root()), ["a", "b"]);
+}
+
+/// Statement 30: three uppers above each other, each with redirects of its own into the ones
+/// below; every one of them is looked at by the other driver, too.
+#[test]
+fn redirects_lead_through_the_layers_that_moved_before() {
+    let host = "redirects of lowers count in trusted.* alone";
+    if !ready() || !support::require("overlayfs") || !support::as_host_root(host) {
+        return;
+    }
+    let first = Scene::new(
+        "[lower]\nfile a/b/c/file deep\nfile a/b/other o\nfile a/kept k\n[lower]\nfile a/b/c/low l\n",
+    );
+    let options = Options::with(&["redirect_dir=on", "index=on", "metacopy=on"]);
+    let generations: [fn(&Path); 3] = [
+        |m| {
+            fs::rename(m.join("a/b"), m.join("x")).unwrap();
+            fs::rename(m.join("x/c"), m.join("a/c-moved")).unwrap();
+            fs::create_dir(m.join("a/b")).unwrap();
+            fs::write(m.join("a/b/fresh"), "f").unwrap();
+        },
+        |m| {
+            fs::rename(m.join("a"), m.join("aa")).unwrap();
+            fs::rename(m.join("aa/c-moved"), m.join("x/c")).unwrap();
+            fs::rename(m.join("x"), m.join("aa/b/x")).unwrap();
+            fs::write(m.join("aa/b/x/c/file"), "changed").unwrap();
+        },
+        |m| {
+            fs::rename(m.join("aa/b/x/c"), m.join("c")).unwrap();
+            fs::rename(m.join("aa/b"), m.join("c/b")).unwrap();
+            fs::rename(m.join("aa"), m.join("c/b/x/a")).unwrap();
+            fs::remove_file(m.join("c/low")).unwrap();
+        },
+    ];
+    let mut scenes = vec![first];
+    for change in generations {
+        let scene = scenes.last().unwrap();
+        let mut mount = scene.mount_by(Driver::under_test(), &options);
+        change(mount.root());
+        let before = mount.snapshot();
+        mount.remount();
+        let same = support::Policy::SAME_TREE;
+        support::assert_same("before", &before, "after a remount", &mount.snapshot(), same);
+        drop(mount);
+        for driver in [Driver::Plyfs, Driver::Kernel] {
+            let shown = scene.mount_by(driver, &options).snapshot();
+            support::assert_same("the writer", &before, driver.name(), &shown, same);
+        }
+        let mut next = Scene::empty(0);
+        next.lowers = std::iter::once(&scene.upper).chain(&scene.lowers).cloned().collect();
+        scenes.push(next);
+    }
+    let mount = scenes.last().unwrap().mount_by(Driver::under_test(), &options);
+    for (path, content) in
+        [("c/file", "changed"), ("c/b/fresh", "f"), ("c/b/x/other", "o"), ("c/b/x/a/kept", "k")]
+    {
+        assert_eq!(fs::read_to_string(mount.path(path)).unwrap(), content, "{path}");
+    }
+    assert_eq!(names(mount.root()), ["c"]);
+    assert_eq!(names(mount.path("c")), ["b", "file"]);
 }

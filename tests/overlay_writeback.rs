@@ -132,3 +132,34 @@ fn a_copy_that_does_not_reach_the_disk_is_no_copy() {
     drop(mount);
     drop(mounted);
 }
+
+/// But once a write is known to have failed, no fsync of a volatile mount says that all is well.
+#[test]
+fn a_failed_write_that_shows_on_a_volatile_mount_stays() {
+    if !available() {
+        return;
+    }
+    for options in [&["volatile"][..], &["volatile", "passthrough=off"]] {
+        let mut scene = Scene::new("[lower]\nfile other \"o\\n\"\n");
+        let (mounted, disk) = filesystem(&scene.place(""));
+        put_upper_on(&mut scene, &mounted);
+        let mount = scene.mount_by(Driver::Plyfs, &Options::with(options));
+        fs::write(mount.path("file"), "f\n").unwrap();
+        let (mut first, second) = (writer(&mount.path("file")), writer(&mount.path("other")));
+        first.write_all(&[b'x'; 20_000]).unwrap();
+        assert_eq!(answer(first.sync_all()), Ok(()));
+        disk.set_broken(true);
+        // As the kernel does by itself, after a while.
+        let whole = File::open(mounted.path()).unwrap();
+        assert!(rustix::fs::syncfs(&whole).is_err(), "the disk did fail");
+        disk.set_broken(false);
+        let eio = Err(Some(Errno::IO));
+        assert_eq!(answer(first.sync_all()), eio, "{options:?}");
+        assert_eq!(answer(first.sync_all()), eio, "again");
+        assert_eq!(answer(second.sync_data()), eio, "another file");
+        assert_eq!(answer(File::open(mount.root()).unwrap().sync_all()), eio, "a directory");
+        fs::write(mount.path("goes-on"), "written").unwrap();
+        drop((first, second, whole, mount));
+        drop(mounted);
+    }
+}

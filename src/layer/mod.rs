@@ -10,6 +10,7 @@
 //! | `origin` | which lower inode a copied-up file came from |
 //! | `stored_stat` | owner, mode and device that are kept in an xattr |
 //! | `upper` | every mutation of the writable layer |
+//! | `sync` | making it durable, unless it is volatile |
 //! | `index` | which upper inode the names of a copied-up hard link lead to |
 //! | `workdir` | staging beside the upper: made there, then published by one rename |
 //! | `unsettled` | what came from staging, and whose place may not be durable yet |
@@ -29,6 +30,7 @@ pub mod index;
 pub mod origin;
 pub mod redirect;
 pub mod stored_stat;
+mod sync;
 mod unsettled;
 pub mod upper;
 pub mod whiteout;

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
@@ -19,7 +20,7 @@ use super::xattrs::{Mark, Namespace};
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::stat::Stat;
 use crate::sys::xattr::Target;
-use crate::sys::{self, AsFd, OwnedFd, RenameFlags, file, node};
+use crate::sys::{self, OwnedFd, RenameFlags, file, node};
 
 /// What an upper directory holds under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +70,14 @@ pub struct Upper {
     pub stat_xattr: Option<StatXattr>,
     /// No fsync reaches the disk.
     pub volatile: bool,
+    /// Where no fsync does, a write that failed is known: no data may be taken for written any more.
+    pub(super) lost_data: AtomicBool,
     /// Copied-up hard links; `None` where they are not kept together.
     pub index: Option<Index>,
     /// The name in staging of a whiteout that others are linked to, once there is one.
     shared_whiteout: Mutex<Option<std::ffi::OsString>>,
     /// What must be made durable with what is synced in it.
-    unsettled: Unsettled,
+    pub(super) unsettled: Unsettled,
     /// Held so that no other mount takes this upper with another workdir.
     _lock: OwnedFd,
 }
@@ -119,6 +122,7 @@ impl Upper {
             style,
             stat_xattr,
             volatile: wanted.volatile,
+            lost_data: AtomicBool::new(false),
             index,
             shared_whiteout: Mutex::new(None),
             unsettled,
@@ -281,22 +285,6 @@ impl Upper {
             Err(Errno::NOENT) => Ok(true),
             Err(errno) => Err(errno),
         }
-    }
-
-    /// fsync of an open file of the upper, unless the mount is volatile.
-    pub fn sync(&self, fd: impl AsFd, data_only: bool) -> FsResult<()> {
-        if self.volatile { Ok(()) } else { file::sync(fd, data_only) }
-    }
-
-    /// Makes the whole filesystem of the upper durable, unless the mount is volatile.
-    pub fn sync_all(&self) -> FsResult<()> {
-        if self.volatile {
-            return Ok(());
-        }
-        let now = self.unsettled.now();
-        file::sync_filesystem(sys::dir::open_dir(&self.root, OsStr::new("."))?)?;
-        self.unsettled.all_settled(now);
-        Ok(())
     }
 
     /// Whether something must be done about what came from staging.

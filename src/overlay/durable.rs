@@ -21,7 +21,7 @@ impl Overlay {
                 return Ok(());
             }
             // Filesystems differ in whether the entries are a directory's data.
-            return upper.sync(dir::open_dir(&fd, OsStr::new("."))?, false);
+            return upper.sync_for_user(dir::open_dir(&fd, OsStr::new("."))?, false);
         }
         match handle {
             Some(handle) => self.sync_file(&node, &*self.handle_file(handle)?, data_only),
@@ -39,7 +39,7 @@ impl Overlay {
     ) -> FsResult<()> {
         let upper = self.upper()?;
         if !node.is_place_unsynced() {
-            return upper.sync(file, data_only);
+            return upper.sync_for_user(file, data_only);
         }
         // Who comes meanwhile must not take the place for durable before it is.
         let _one_at_a_time = node.copy_up.lock();
@@ -47,7 +47,7 @@ impl Overlay {
         let above = if unsynced { self.settle_above(upper, node) } else { Ok(()) };
         let synced = above.and_then(|()| match unsynced && upper.settle(file)? {
             true => Ok(()),
-            false => upper.sync(file, data_only && !unsynced),
+            false => upper.sync_for_user(file, data_only && !unsynced),
         });
         node.end_sync_of_place(synced.is_ok() || !unsynced);
         synced

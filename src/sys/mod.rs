@@ -26,6 +26,7 @@ pub mod stat;
 pub mod terminal;
 pub mod tree;
 pub mod unmount;
+pub mod writeback;
 pub mod xattr;
 
 pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

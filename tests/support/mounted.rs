@@ -43,6 +43,11 @@ impl Driver {
         differs
     }
 
+    /// Whether requests pass through FUSE, which does not let all through.
+    pub(crate) fn is_fuse(self) -> bool {
+        !matches!(self, Driver::Kernel)
+    }
+
     /// The name for messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
