@@ -267,6 +267,20 @@ fn without_its_own(mut shown: Snapshot) -> Snapshot {
     shown
 }
 
+/// Owner and permissions that an xattr of a file on disk says, whoever wrote it.
+fn kept_in_xattr(path: &Path) -> Option<String> {
+    let owners = ["user.containers", "user.fuseoverlayfs", "security.fuseoverlayfs"];
+    owners.iter().find_map(|owner| {
+        let mut room = [0u8; 64];
+        let n = rustix::fs::lgetxattr(path, format!("{owner}.override_stat"), &mut room).ok()?;
+        let value = String::from_utf8(room.get(..n)?.to_vec()).ok()?;
+        let mut parts = value.splitn(4, ':');
+        let (uid, gid) = (parts.next()?, parts.next()?);
+        let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
+        Some(format!("{uid}:{gid}:{:o}", mode & 0o7777))
+    })
+}
+
 #[test]
 fn owners_in_xattrs_are_read_from_each_other() {
     if !ready() {
@@ -291,6 +305,8 @@ fn owners_in_xattrs_are_read_from_each_other() {
                 mount.remount();
                 without_its_own(mount.snapshot())
             };
+            let stored = kept_in_xattr(&scene.upper.join("merged/bottom/new"));
+            assert_eq!(stored.as_deref(), Some("0:0:600"), "{} with {level}", writer.name());
             // Asked for it, 1.10 marks an upper of ours a second time, and reads nothing then; what
             // the upper says of itself is enough. 2.0.0 marks none, so that it must be asked for.
             let itself = reader == Driver::FuseOverlayfs && !other_build();

@@ -325,15 +325,21 @@ impl Upper {
         Ok(true)
     }
 
+    /// Says that whiteouts in xattr form may be in `dir`: the kernel looks for them below such a mark
+    /// only.
+    pub fn expect_whiteouts(&self, dir: &OwnedFd) -> FsResult<()> {
+        match self.namespace.get(Target::fd(dir), Mark::Opaque)? {
+            Some(_) => Ok(()),
+            None => self.set_mark(Target::fd(dir), Mark::Opaque, b"x"),
+        }
+    }
+
     fn stage_whiteout(&self, dir: &OwnedFd) -> FsResult<std::ffi::OsString> {
         let staged = self.work.fresh_name();
         match self.style {
             Style::Device => self.link_whiteout(self.work.staging(), &staged)?,
             _ => {
-                // The kernel looks for whiteouts in this form only below such a mark.
-                if self.namespace.get(Target::fd(dir), Mark::Opaque)?.is_none() {
-                    self.set_mark(Target::fd(dir), Mark::Opaque, b"x")?;
-                }
+                self.expect_whiteouts(dir)?;
                 whiteout::make(self.work.staging(), &staged, self.style, self.namespace)?;
             }
         }

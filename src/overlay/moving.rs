@@ -124,7 +124,7 @@ pub(super) fn move_over(
     let rename = |flags| sys_node::rename(from_fd, &from.name, to_fd, &to.name, flags);
     let hidden_by_file = present == Present::Whiteout && upper.is_file_whiteout(to_fd, &to.name)?;
     if leave == Leave::Whiteout && (upper.style != Style::Device || hidden_by_file) {
-        return move_and_hide(upper, from_fd, from, to_fd, to, present);
+        return move_and_hide(upper, (from_fd, from), (to_fd, to), present);
     }
     match (present, leave) {
         (Present::Whiteout, _) if hidden_by_file => {
@@ -143,26 +143,67 @@ pub(super) fn move_over(
     }
 }
 
-/// As [`move_over`] where whiteouts are no devices. The whiteout of the source is made first, in
-/// the form of a file beside it, which hides nothing while the source is there.
+/// As [`move_over`] where whiteouts are no devices.
 fn move_and_hide(
     upper: &Upper,
-    from_fd: &OwnedFd,
-    from: &End,
-    to_fd: &OwnedFd,
-    to: &End,
+    (from_fd, from): (&OwnedFd, &End),
+    (to_fd, to): (&OwnedFd, &End),
     present: Present,
 ) -> FsResult<()> {
-    whiteout::make(from_fd, &from.name, Style::File, upper.namespace)?;
+    if upper.style == Style::Xattr && to.node.is_none() {
+        match exchange_with_whiteout(upper, (from_fd, from), (to_fd, to), present) {
+            // A filesystem that exchanges nothing.
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            other => return other,
+        }
+    }
+    // The whiteout of the source is made first, in the form of a file beside it, which hides
+    // nothing while the source is there.
+    let beside = match whiteout::make(from_fd, &from.name, Style::File, upper.namespace) {
+        Ok(()) => true,
+        // No such names here: another overlay lies below. A crash after the next step, and before
+        // the whiteout is made, shows the lower's source again, beside the target.
+        Err(Errno::INVAL | Errno::NAMETOOLONG) if upper.style == Style::Xattr => false,
+        Err(errno) => return Err(errno),
+    };
     if present == Present::Whiteout && !upper.is_file_whiteout(to_fd, &to.name)? {
         upper.remove_whiteout(to_fd, &to.name)?;
     }
     sys_node::rename(from_fd, &from.name, to_fd, &to.name, RenameFlags::empty())?;
-    if let Some(file) = whiteout::file_name(&to.name).filter(|_| present == Present::Whiteout) {
-        match sys_node::unlink(to_fd, &file) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
+    if upper.style == Style::Xattr {
+        // The kernel, too, is to understand what is left.
+        upper.whiteout(from_fd, &from.name, Present::Nothing)?;
+    }
+    let leftovers = [
+        (from_fd, &from.name, beside && upper.style == Style::Xattr),
+        (to_fd, &to.name, present == Present::Whiteout),
+    ];
+    for (dir, name, _) in leftovers.into_iter().filter(|(.., there)| *there) {
+        match whiteout::file_name(name).map(|file| sys_node::unlink(dir, &file)) {
+            None | Some(Ok(()) | Err(Errno::NOENT)) => {}
+            Some(Err(errno)) => return Err(errno),
         }
     }
     Ok(())
+}
+
+/// Moves the source to a name under which nothing is seen, in one step: it changes places with a
+/// whiteout there.
+fn exchange_with_whiteout(
+    upper: &Upper,
+    (from_fd, from): (&OwnedFd, &End),
+    (to_fd, to): (&OwnedFd, &End),
+    present: Present,
+) -> FsResult<()> {
+    if present == Present::Whiteout && upper.is_file_whiteout(to_fd, &to.name)? {
+        return Err(Errno::INVAL);
+    }
+    upper.expect_whiteouts(from_fd)?;
+    upper.whiteout(to_fd, &to.name, present)?;
+    let flags = RenameFlags::EXCHANGE;
+    let done = sys_node::rename(from_fd, &from.name, to_fd, &to.name, flags);
+    if done.is_err() && present == Present::Nothing {
+        upper.remove_whiteout(to_fd, &to.name)?;
+    }
+    done
 }
