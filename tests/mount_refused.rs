@@ -194,3 +194,54 @@ fn a_full_upper_refuses_the_copy_and_leaves_nothing() {
     drop(mount);
     unmount(&small);
 }
+
+/// Statement 57: a workdir elsewhere, inside the upper or the upper itself, an upper that is a lower,
+/// a lower that is none.
+#[test]
+fn layers_that_do_not_go_together_are_refused() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[upper]\ndir inside\n[lower]\nfile a\n");
+    let elsewhere = scene.place("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", &elsewhere, "tmpfs", flags, None).unwrap();
+    let try_both = |upper: &Path, work: &Path| {
+        try_mount(&options_of(&scene, upper, work, ""), &scene.mountpoint)
+    };
+    let (upper, work, lower) = (&scene.upper, &scene.work, &scene.lowers[0]);
+    expect_refusal(&try_both(upper, &elsewhere), &["workdir", "filesystem of upperdir"]);
+    expect_refusal(&try_both(upper, &upper.join("inside")), &["workdir", "beside"]);
+    expect_refusal(&try_both(upper, upper), &["workdir", "beside"]);
+    expect_refusal(&try_both(lower, work), &["upperdir", "the lower"]);
+    let file = format!("lowerdir={}", lower.join("a").display());
+    expect_refusal(&try_mount(&file, &scene.mountpoint), &["lower", "a: not a directory"]);
+    assert!(!is_mounted(&scene.mountpoint));
+    unmount(&elsewhere);
+}
+
+/// Statement 57: layers below their own mountpoint, or at it, are reached as they were before.
+#[test]
+fn layers_inside_the_mountpoint_work() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile a content\n");
+    let above = scene.lowers[0].parent().unwrap();
+    for mountpoint in [above, &scene.lowers[0], &scene.upper] {
+        let options = options_of(&scene, &scene.upper, &scene.work, "");
+        let output = try_mount(&options, mountpoint);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(fs::read_to_string(mountpoint.join("a")).unwrap(), "content");
+        fs::write(mountpoint.join("new"), "new").unwrap();
+        unmount(mountpoint);
+        assert_eq!(fs::read_to_string(scene.upper.join("new")).unwrap(), "new");
+        fs::remove_file(scene.upper.join("new")).unwrap();
+        let start = Instant::now();
+        while fs::read_dir(&scene.work).unwrap().count() > 0 {
+            assert!(start.elapsed() < PATIENCE, "the daemon goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
