@@ -50,9 +50,11 @@ fn small_files_are_read_without_a_request_to_read() {
     for size in sizes {
         assert!(fs::read(mount.path(format!("f{size}"))).unwrap() == content(size, 0), "{size}");
     }
-    // An empty file has nothing to give, and the kernel asks whether that is so.
+    // An empty file has nothing to give, and the kernel asks whether that is so. Where it opens
+    // files without asking, nothing comes with an opening, and one READ does.
     let asked = reads(mount.root());
-    assert!(asked <= 1, "{asked} READs for files that fit");
+    let most = if support::rootless() { sizes.len() as u64 } else { 1 };
+    assert!(asked <= most, "{asked} READs for files that fit");
     assert!(fs::read(mount.path("f65537")).unwrap() == content(65_537, 0));
     assert!(reads(mount.root()) > asked, "the large one is read");
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use plyfs::error::Errno;
 use plyfs::overlay::options::UpperOption;
-use plyfs::overlay::{Caller, Entry, NodeId, Options, Overlay, SetAttr, With};
+use plyfs::overlay::{Caller, Entry, NodeId, Options, Overlay, SetAttr, With, WriteMode};
 use plyfs::sys::{OFlags, RenameFlags};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
@@ -83,7 +83,7 @@ fn content(fs: &Overlay, path: &str) -> String {
     let file = walk(fs, path).unwrap();
     let opened = fs.open(file.node, OFlags::RDONLY, false).unwrap();
     let mut buffer = vec![0; 4096];
-    let length = fs.read(opened.handle, 0, &mut buffer).unwrap();
+    let length = fs.read(opened.handle.into(), 0, &mut buffer).unwrap();
     fs.release(opened.handle);
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
@@ -112,9 +112,9 @@ fn a_write_copies_up_and_an_old_reader_sees_it() {
     let low = walk(&fs, "d/low").unwrap();
     let reader = fs.open(low.node, OFlags::RDONLY, false).unwrap();
     let writer = fs.open(low.node, OFlags::RDWR, false).unwrap();
-    assert_eq!(fs.write(writer.handle, 0, b"ONLY", false).unwrap(), 4);
+    assert_eq!(fs.write(writer.handle.into(), 0, b"ONLY", WriteMode::PLAIN).unwrap(), 4);
     let mut buffer = [0; 7];
-    assert_eq!(fs.read(reader.handle, 0, &mut buffer).unwrap(), 7);
+    assert_eq!(fs.read(reader.handle.into(), 0, &mut buffer).unwrap(), 7);
     assert_eq!(&buffer, b"ONLY l2");
     assert_eq!(fs::read(stack.path("l2/d/low")).unwrap(), b"only l2");
     assert_eq!(fs::read(stack.path("u/d/low")).unwrap(), b"ONLY l2");
@@ -196,7 +196,7 @@ fn names_of_a_lower_hard_link_stay_together_over_a_remount() {
     let low = walk(&fs, "d/low").unwrap();
     assert_eq!(low.stat.nlink, 2);
     let writer = fs.open(low.node, OFlags::WRONLY, false).unwrap();
-    fs.write(writer.handle, 0, b"BOTH", false).unwrap();
+    fs.write(writer.handle.into(), 0, b"BOTH", WriteMode::PLAIN).unwrap();
     assert_eq!(content(&fs, "d/other"), "BOTH l2");
     drop(fs);
 
@@ -238,9 +238,9 @@ fn a_change_of_attributes_of_a_large_file_copies_no_data() {
     assert_eq!(moved.stat.ino, file.stat.ino);
     let reader = fs.open(moved.node, OFlags::RDONLY, false).unwrap();
     let writer = fs.open(moved.node, OFlags::RDWR, false).unwrap();
-    fs.write(writer.handle, 1, b"Y", false).unwrap();
+    fs.write(writer.handle.into(), 1, b"Y", WriteMode::PLAIN).unwrap();
     let mut buffer = [0; 3];
-    fs.read(reader.handle, 0, &mut buffer).unwrap();
+    fs.read(reader.handle.into(), 0, &mut buffer).unwrap();
     assert_eq!(&buffer, b"xYx");
     assert_eq!(fs::read(stack.path("l2/d/large")).unwrap(), large);
     drop(fs);

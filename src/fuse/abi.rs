@@ -87,6 +87,8 @@ bitflags! {
         const DO_READDIRPLUS = 1 << 13;
         const READDIRPLUS_AUTO = 1 << 14;
         const ASYNC_DIO = 1 << 15;
+        /// OPEN may be answered with ENOSYS, and is then never sent again, nor RELEASE.
+        const NO_OPEN_SUPPORT = 1 << 17;
         const PARALLEL_DIROPS = 1 << 18;
         const POSIX_ACL = 1 << 20;
         const MAX_PAGES = 1 << 22;
@@ -179,7 +181,6 @@ wire! {
     struct OpenIn { flags: u32, open_flags: u32 }
     struct CreateIn { flags: u32, mode: u32, umask: u32, open_flags: u32 }
     struct ReleaseIn { fh: u64, flags: u32, release_flags: u32, lock_owner: u64 }
-    struct FlushIn { fh: u64, unused: u32, padding: u32, lock_owner: u64 }
     struct ReadIn {
         fh: u64, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: u32, padding: u32,
     }

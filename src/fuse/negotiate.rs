@@ -4,6 +4,7 @@ use super::abi::{self, InitFlags, InitIn, InitOut};
 use super::buffer::{MAX_DATA, zeroed};
 use crate::error::{Error, Result};
 use crate::overlay::options::{Options, PassthroughPolicy};
+use crate::sys::process;
 
 /// What later requests depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,17 @@ pub(crate) struct Agreed {
     pub(crate) setxattr_ext: bool,
     /// OPEN may name a backing file.
     pub(crate) passthrough: bool,
+    /// Whether the kernel asks before it opens a file.
+    pub(crate) opens: Opens,
+}
+
+/// What the kernel does when a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opens {
+    /// It sends OPEN and RELEASE, and names the open file from then on.
+    Asked,
+    /// Once OPEN was answered by ENOSYS it sends neither, and names nodes: an open costs nothing.
+    Unasked,
 }
 
 /// Requests that may wait in the background (read-ahead, releases) before the kernel slows down.
@@ -37,6 +49,7 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::POSIX_ACL)
     .union(InitFlags::MAX_PAGES)
     .union(InitFlags::CACHE_SYMLINKS)
+    .union(InitFlags::NO_OPEN_SUPPORT)
     .union(InitFlags::NO_OPENDIR_SUPPORT)
     .union(InitFlags::HANDLE_KILLPRIV_V2)
     .union(InitFlags::SETXATTR_EXT)
@@ -71,10 +84,16 @@ pub(crate) fn answer(
     if options.passthrough == PassthroughPolicy::Off || !privileged {
         wanted.remove(InitFlags::PASSTHROUGH);
     }
-    let flags = offered(offer) & wanted;
+    let mut flags = offered(offer) & wanted;
+    let opens = opens(flags);
+    if opens == Opens::Unasked {
+        // Nobody would cut the file off: it comes as a SETATTR instead.
+        flags.remove(InitFlags::ATOMIC_O_TRUNC);
+    }
     let agreed = Agreed {
         setxattr_ext: flags.contains(InitFlags::SETXATTR_EXT),
         passthrough: flags.contains(InitFlags::PASSTHROUGH),
+        opens,
     };
     let out = InitOut {
         major: abi::MAJOR,
@@ -91,6 +110,16 @@ pub(crate) fn answer(
         ..zeroed::<_>()
     };
     Ok((out, agreed))
+}
+
+/// Passing a file through takes an OPEN. And who opens a file when its content is asked for must
+/// be permitted to then, whatever its mode has become.
+fn opens(flags: InitFlags) -> Opens {
+    let passthrough = flags.contains(InitFlags::PASSTHROUGH);
+    match flags.contains(InitFlags::NO_OPEN_SUPPORT) && !passthrough && process::overrides_modes() {
+        true => Opens::Unasked,
+        false => Opens::Asked,
+    }
 }
 
 fn offered(offer: &InitIn) -> InitFlags {

@@ -121,12 +121,12 @@ pub(crate) fn statx(reply: &mut ReplyBuffer, stat: &Stat, ttl: Ttl) -> FsResult<
 /// An open file.
 pub(crate) fn open(
     reply: &mut ReplyBuffer,
-    handle: HandleId,
+    handle: Option<HandleId>,
     flags: OpenFlags,
     backing: Option<i32>,
 ) -> FsResult<()> {
     reply.put(&abi::OpenOut {
-        fh: handle.0,
+        fh: handle.map_or(0, |handle| handle.0),
         open_flags: flags.bits(),
         backing_id: backing.unwrap_or(0),
     })

@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 use self::decode::Body;
 use super::abi::{self, InHeader, opcode};
 use crate::error::FsResult;
-use crate::overlay::{Caller, HandleId, NodeId, SetAttr};
+use crate::overlay::{Caller, FileRef, HandleId, NodeId, SetAttr, WriteMode};
 use crate::sys::{OFlags, RenameFlags};
 
 /// One request of the kernel.
@@ -103,18 +103,15 @@ pub(crate) enum Operation<'a> {
         flags: OFlags,
     },
     Read {
-        handle: HandleId,
+        file: FileRef,
         offset: u64,
         size: usize,
     },
     Write {
-        handle: HandleId,
+        file: FileRef,
         offset: u64,
         data: &'a [u8],
-        kill_suidgid: bool,
-    },
-    Flush {
-        handle: HandleId,
+        mode: WriteMode,
     },
     FSync {
         handle: Option<HandleId>,
@@ -152,30 +149,31 @@ pub(crate) enum Operation<'a> {
         input: &'a [u8],
     },
     FAllocate {
-        handle: HandleId,
+        file: FileRef,
         mode: u32,
         offset: u64,
         length: u64,
     },
     LSeek {
-        handle: HandleId,
+        file: FileRef,
         offset: u64,
         whence: u32,
     },
     CopyFileRange(CopyFileRange),
     /// Nothing we serve: the kernel is told so and mostly never asks again. ACCESS is among
-    /// them (the kernel checks permissions itself), and OPENDIR, so that directories are opened
-    /// without asking and their listing stays in the kernel's cache.
+    /// them (the kernel checks permissions itself), FLUSH (each write has reached its layer when
+    /// it returns), and OPENDIR, so that directories are opened without asking and their listing
+    /// stays in the kernel's cache.
     Unsupported,
 }
 
 /// Where from, where to and how much.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CopyFileRange {
-    pub(crate) from: HandleId,
+    pub(crate) from: FileRef,
     pub(crate) from_offset: u64,
     pub(crate) to_node: NodeId,
-    pub(crate) to: HandleId,
+    pub(crate) to: FileRef,
     pub(crate) to_offset: u64,
     pub(crate) length: u64,
     /// The reply has 64 bits.

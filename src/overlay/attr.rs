@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::copy_up::Data;
 use super::node::Node;
 use super::stored_stat::{changes_owner_or_mode, take_capability, without_privileges};
-use super::{Caller, HandleId, NodeId, Overlay, SetAttr, SetTime};
+use super::{Caller, FileRef, HandleId, NodeId, Overlay, SetAttr, SetTime};
 use crate::error::{Errno, FsResult};
 use crate::layer::LayerIndex;
 use crate::layer::origin::Origin;
@@ -153,16 +153,13 @@ impl Overlay {
     /// As the kernel's own filesystems do it before `caller` changes the content of an open file by
     /// other means than write(2): the protocol has no flag for those. Returns whether the mode is
     /// another now.
-    pub fn before_change_by(&self, caller: &Caller, handle: HandleId) -> FsResult<bool> {
+    pub fn before_change_by(&self, caller: &Caller, file: FileRef) -> FsResult<bool> {
         // Root may keep them, but not that of a user namespace; whether somebody else has
         // CAP_FSETID is not told.
         if caller.uid == 0 && crate::sys::process::is_initial_root() {
             return Ok(false);
         }
-        match self.writable_file(handle)? {
-            Some(file) => self.killed_privileges(&file),
-            None => Ok(false),
-        }
+        self.killed_privileges(&*self.file_to_write(file)?)
     }
 
     fn killed_privileges(&self, file: &OwnedFd) -> FsResult<bool> {

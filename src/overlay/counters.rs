@@ -103,6 +103,9 @@ pub struct Figures {
     pub live_nodes: u64,
     /// Files that are open now.
     pub open_files: u64,
+    /// Files that are kept open where the kernel tells of none that it opens.
+    #[serde(default)]
+    pub implied_files: u64,
     /// Descriptors of directories that are kept open now.
     pub directory_descriptors: u64,
     /// Copy-ups.
@@ -125,6 +128,7 @@ impl Overlay {
         Figures {
             live_nodes: self.nodes.live(),
             open_files: self.handles.len(),
+            implied_files: self.implied.len() as u64,
             directory_descriptors,
             copy_ups: CopyUpFigures {
                 files: counters.copied_files.get(),

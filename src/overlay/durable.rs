@@ -4,14 +4,15 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::node::Node;
-use super::{HandleId, NodeId, Overlay};
+use super::{FileRef, HandleId, NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::upper::Upper;
-use crate::sys::{OFlags, OwnedFd, dir};
+use crate::sys::{OwnedFd, dir};
 
 impl Overlay {
     /// Makes a file, or the entries of a directory, durable; a lower file already is.
     pub fn fsync(&self, node: NodeId, handle: Option<HandleId>, data_only: bool) -> FsResult<()> {
+        let file = handle.map_or(FileRef::Of(node), FileRef::Opened);
         let node = self.nodes.get(node)?;
         let Some(upper) = self.upper.as_ref().filter(|_| node.is_upper()) else { return Ok(()) };
         if let Some(directory) = &node.dir {
@@ -23,10 +24,7 @@ impl Overlay {
             // Filesystems differ in whether the entries are a directory's data.
             return upper.sync_for_user(dir::open_dir(&fd, OsStr::new("."))?, false);
         }
-        match handle {
-            Some(handle) => self.sync_file(&node, &*self.handle_file(handle)?, data_only),
-            None => self.sync_file(&node, &self.open_real(&node, OFlags::RDONLY)?.0, data_only),
-        }
+        self.sync_file(&node, &*self.file_to_read(file)?, data_only)
     }
 
     /// Syncs a file of the upper, open as `file`. After a copy-up its data alone is not enough: as

@@ -10,7 +10,7 @@ use super::handle::Handle;
 use super::node::Node;
 use super::place::At;
 use super::stage::open_lower;
-use super::{HandleId, NodeId, Opened, Overlay};
+use super::{FileRef, HandleId, NodeId, Opened, Overlay, WriteMode};
 use crate::error::{Errno, FsResult};
 use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, node};
 
@@ -73,10 +73,9 @@ impl Overlay {
         Ok(handle.file())
     }
 
-    /// As [`Overlay::current_file`], of a handle's number.
-    pub(super) fn handle_file(&self, handle: HandleId) -> FsResult<Arc<OwnedFd>> {
-        let handle = self.handles.get(handle)?;
-        self.current_file(&handle)
+    /// As [`Overlay::current_file`], of what a request names.
+    pub(super) fn file_to_read(&self, file: FileRef) -> FsResult<Arc<OwnedFd>> {
+        self.current_file(&*self.to_read(file)?)
     }
 
     /// The file of a handle, if that lies in the upper.
@@ -92,13 +91,13 @@ impl Overlay {
         if handle.writable { self.current_file(&handle).map(Some) } else { Ok(None) }
     }
 
-    fn file_to_write(&self, handle: HandleId) -> FsResult<Arc<OwnedFd>> {
-        self.writable_file(handle)?.ok_or(Errno::BADF)
+    pub(super) fn file_to_write(&self, file: FileRef) -> FsResult<Arc<OwnedFd>> {
+        self.current_file(&*self.to_write(file)?)
     }
 
     /// Reads at `offset`; fewer bytes than `buffer` holds mean the end.
-    pub fn read(&self, handle: HandleId, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
-        let handle = self.handles.get(handle)?;
+    pub fn read(&self, file: FileRef, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
+        let handle = self.to_read(file)?;
         let file = self.current_file(&handle)?;
         if handle.is_upper() || !handle.node.is_upper() {
             return file::read_at(file, buffer, offset);
@@ -110,25 +109,26 @@ impl Overlay {
         file::read_at(file, buffer.get_mut(..length).unwrap_or_default(), offset)
     }
 
-    /// Writes at `offset`. With `kill_suidgid` the writer may not keep suid, sgid and file
-    /// capabilities.
+    /// Writes at `offset`.
     pub fn write(
         &self,
-        handle: HandleId,
+        file: FileRef,
         offset: u64,
         data: &[u8],
-        kill_suidgid: bool,
+        mode: WriteMode,
     ) -> FsResult<usize> {
-        let file = self.file_to_write(handle)?;
-        if kill_suidgid {
+        let handle = self.to_write(file)?;
+        let file = self.current_file(&handle)?;
+        if mode.kill_suidgid {
             self.kill_privileges(&file)?;
         }
-        file::write_at(&file, data, offset)
-    }
-
-    /// A descriptor of the file is closed. Nothing waits here: writes go to the layer at once.
-    pub fn flush(&self, handle: HandleId) -> FsResult<()> {
-        self.handles.get(handle).map(drop)
+        let written = file::write_at(&file, data, offset)?;
+        // One write alone may be durable (RWF_DSYNC), and a node's own descriptor knows nothing
+        // of the flags with which it is open elsewhere.
+        if mode.sync.intersects(OFlags::DSYNC | OFlags::SYNC) && !handle.synchronous {
+            self.sync_file(&handle.node, &file, !mode.sync.contains(OFlags::SYNC))?;
+        }
+        Ok(written)
     }
 
     /// Closes an open file.
@@ -149,31 +149,31 @@ impl Overlay {
     }
 
     /// fallocate(2) with every mode of the upper's filesystem.
-    pub fn fallocate(&self, handle: HandleId, mode: u32, offset: u64, length: u64) -> FsResult<()> {
+    pub fn fallocate(&self, file: FileRef, mode: u32, offset: u64, length: u64) -> FsResult<()> {
         let mode = FallocateFlags::from_bits_retain(mode);
-        file::allocate(self.file_to_write(handle)?, mode, offset, length)
+        file::allocate(self.file_to_write(file)?, mode, offset, length)
     }
 
     /// `SEEK_DATA` and `SEEK_HOLE`; the others need no filesystem.
-    pub fn lseek(&self, handle: HandleId, offset: u64, whence: u32) -> FsResult<u64> {
+    pub fn lseek(&self, file: FileRef, offset: u64, whence: u32) -> FsResult<u64> {
         let data = match i32::try_from(whence) {
             Ok(file::SEEK_DATA) => true,
             Ok(file::SEEK_HOLE) => false,
             _ => return Err(Errno::INVAL),
         };
-        file::seek_sparse(self.handle_file(handle)?, offset, data)
+        file::seek_sparse(self.file_to_read(file)?, offset, data)
     }
 
     /// Copies between two open files inside the kernel, as a clone where it can.
     pub fn copy_file_range(
         &self,
-        from: HandleId,
+        from: FileRef,
         from_offset: u64,
-        to: HandleId,
+        to: FileRef,
         to_offset: u64,
         length: u64,
     ) -> FsResult<usize> {
-        let source = self.handle_file(from)?;
+        let source = self.file_to_read(from)?;
         let target = self.file_to_write(to)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(i32::MAX as usize);
         file::copy_range(source, from_offset, target, to_offset, length)
@@ -201,7 +201,7 @@ impl Overlay {
 
     fn for_ioctl(&self, node: &Arc<Node>, handle: Option<HandleId>) -> FsResult<Arc<OwnedFd>> {
         match handle {
-            Some(handle) => self.handle_file(handle),
+            Some(handle) => self.file_to_read(handle.into()),
             None if node.dir.is_some() || node.kind() == FileType::RegularFile => {
                 let fd = self.at(node, |at| at.open(OFlags::RDONLY | OFlags::NONBLOCK))?;
                 Ok(Arc::new(fd))

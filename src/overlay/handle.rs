@@ -19,12 +19,22 @@ pub(super) struct Handle {
     pub node: Arc<Node>,
     /// Whether it was opened for writing.
     pub writable: bool,
+    /// Whether each write is durable when it returns.
+    pub synchronous: bool,
     /// Whether `file` is in the upper.
     upper: AtomicBool,
     file: RwLock<Arc<OwnedFd>>,
 }
 
 impl Handle {
+    /// The file of `node`, opened as `file` with `flags`.
+    pub fn new(node: Arc<Node>, file: Arc<OwnedFd>, flags: OFlags, upper: bool) -> Handle {
+        let writable = (flags & OFlags::RWMODE) != OFlags::RDONLY;
+        let synchronous = flags.intersects(OFlags::DSYNC | OFlags::SYNC);
+        let (upper, file) = (AtomicBool::new(upper), RwLock::new(file));
+        Handle { node, writable, synchronous, upper, file }
+    }
+
     /// Whether the file was copied up since it was opened, so that it must be opened again.
     pub fn is_outdated(&self) -> bool {
         !self.upper.load(Ordering::Acquire) && self.node.has_upper_data()
@@ -79,15 +89,10 @@ impl HandleTable {
         mode: u32,
     ) -> FsResult<Opened> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let writable = (flags & OFlags::RWMODE) != OFlags::RDONLY;
-        let untouched = !writable && !upper && !node.is_upper();
-        let program = untouched && is_program(&node, &file, mode);
-        let handle = Handle {
-            node,
-            writable,
-            upper: AtomicBool::new(upper),
-            file: RwLock::new(file.clone()),
-        };
+        let handle = Handle::new(node, file.clone(), flags, upper);
+        let writable = handle.writable;
+        let untouched = !writable && !upper && !handle.node.is_upper();
+        let program = untouched && is_program(&handle.node, &file, mode);
         self.shard(id)?.lock().insert(id, Arc::new(handle));
         Ok(Opened { handle: HandleId(id), file, upper, program, writable, mode })
     }

@@ -31,7 +31,7 @@ use crate::error::{Errno, FsResult};
 use crate::layer::ids::IdMap;
 use crate::layer::{Layer, LayerIndex, Namespace, Upper};
 use crate::sys::stat::{Stat, Time};
-use crate::sys::{OwnedFd, StatVfs};
+use crate::sys::{OFlags, OwnedFd, StatVfs};
 
 mod attr;
 mod copy_up;
@@ -42,6 +42,7 @@ mod durable;
 mod file;
 mod handle;
 mod hard_link;
+mod implied;
 mod inode_number;
 mod layer_dir;
 mod link;
@@ -72,6 +73,7 @@ pub use readdir::With;
 
 use counters::Counters;
 use handle::HandleTable;
+use implied::ImpliedHandles;
 use inode_number::InodeNumbers;
 use layer_dir::{DirFds, LayerDir};
 use node_table::NodeTable;
@@ -92,6 +94,35 @@ impl NodeId {
 /// The number of an open file: growing, never used again within a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HandleId(pub u64);
+
+/// The file whose content a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileRef {
+    /// An open file.
+    Opened(HandleId),
+    /// That of a node, where the kernel does not tell of files that it opens.
+    Of(NodeId),
+}
+
+impl From<HandleId> for FileRef {
+    fn from(handle: HandleId) -> FileRef {
+        FileRef::Opened(handle)
+    }
+}
+
+/// What a write brings about beside its data.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteMode {
+    /// The writer may not keep suid, sgid and file capabilities.
+    pub kill_suidgid: bool,
+    /// `DSYNC`: the data is to be durable when the write returns; `SYNC`: all of the file.
+    pub sync: OFlags,
+}
+
+impl WriteMode {
+    /// A write and no more.
+    pub const PLAIN: WriteMode = WriteMode { kill_suidgid: false, sync: OFlags::empty() };
+}
 
 /// On whose behalf something is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +232,7 @@ pub struct Overlay {
     inode_numbers: InodeNumbers,
     nodes: NodeTable,
     handles: HandleTable,
+    implied: ImpliedHandles,
     dir_fds: DirFds,
     listings: ListingBudget,
     counters: Counters,
@@ -236,6 +268,7 @@ impl Overlay {
 
     /// Takes back `count` lookups of a node.
     pub fn forget(&self, node: NodeId, count: u64) {
+        self.implied.forget(node);
         self.nodes.forget(node, count);
         if self.nodes.has_shrunk() {
             self.nodes.shrink();

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::counters::Counters;
 use super::directory::Directory;
 use super::handle::HandleTable;
+use super::implied::ImpliedHandles;
 use super::inode_number::InodeNumbers;
 use super::layer_dir::{DirFds, LayerDir};
 use super::node::RealKey;
@@ -85,6 +86,7 @@ impl Overlay {
             inode_numbers,
             nodes,
             handles: HandleTable::new(),
+            implied: ImpliedHandles::new(descriptor_budget() / 4),
             dir_fds: DirFds::new(descriptor_budget()),
             listings: ListingBudget::new(),
             counters: Counters::default(),

@@ -52,6 +52,13 @@ pub fn may_use_trusted_xattrs() -> bool {
         && held.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
+/// Whether the modes of files do not bind this process (`CAP_DAC_OVERRIDE`), in its user namespace
+/// at least.
+pub fn overrides_modes() -> bool {
+    let held = rustix::thread::capabilities(None);
+    held.is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_OVERRIDE))
+}
+
 /// Whether the process `pid` is in the pid namespace of this one; not where that cannot be known.
 ///
 /// Its status says which number it has in each namespace from ours down to its own: one, where these

@@ -1,14 +1,16 @@
 //! The operations on the overlay core alone: what the kernel does around a filesystem (walking
 //! paths, refusing what needs no filesystem to refuse) is done here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use plyfs::overlay::options::UpperOption;
-use plyfs::overlay::{Caller, Entry, HandleId, NodeId, Options, Overlay, SetAttr, SetTime, With};
+use plyfs::overlay::{
+    Caller, Entry, FileRef, HandleId, NodeId, Options, Overlay, SetAttr, SetTime, With, WriteMode,
+};
 use plyfs::sys::stat::{Stat, decode_dev};
 use plyfs::sys::{OFlags, RenameFlags};
 use rustix::fs::{FileType, XattrFlags};
@@ -39,6 +41,8 @@ pub(crate) struct Core<'a> {
     /// come and go all the time.
     counted: RefCell<Vec<NodeId>>,
     held: BTreeMap<usize, Held>,
+    /// Uses of files so far: every other one is of a node that is not open.
+    uses: Cell<u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +61,13 @@ impl<'a> Core<'a> {
     pub(crate) fn with_metacopy(scene: &'a Scene, metacopy: Option<bool>) -> Self {
         let (counted, held) = (RefCell::default(), BTreeMap::new());
         let fs = Some(open(scene, metacopy));
-        Core { scene, metacopy, fs, counted, held }
+        Core { scene, metacopy, fs, counted, held, uses: Cell::new(0) }
     }
 
     /// The content of a file.
     pub(crate) fn read(&self, path: &Path) -> Vec<u8> {
         let opened = self.fs().open(self.walk(path).unwrap().node, OFlags::RDONLY, false).unwrap();
-        let content = self.read_all(opened.handle).unwrap();
+        let content = self.read_all(opened.handle.into()).unwrap();
         self.fs().release(opened.handle);
         content
     }
@@ -152,31 +156,36 @@ impl<'a> Core<'a> {
         &self,
         path: &Path,
         flags: OFlags,
-        use_it: impl FnOnce(HandleId) -> Result<T, Errno>,
+        use_it: impl FnOnce(FileRef) -> Result<T, Errno>,
     ) -> Result<Option<T>, Errno> {
         let write = flags.contains(OFlags::WRONLY);
         let Some(node) = self.openable(path, write)? else { return Ok(None) };
+        self.uses.set(self.uses.get() + 1);
+        if !flags.contains(OFlags::TRUNC) && self.uses.get().is_multiple_of(2) {
+            return use_it(FileRef::Of(node)).map(Some);
+        }
         let opened = self.fs().open(node, flags, false)?;
-        let used = use_it(opened.handle);
+        let used = use_it(opened.handle.into());
         self.fs().release(opened.handle);
         used.map(Some)
     }
 
-    fn read_all(&self, handle: HandleId) -> Result<Vec<u8>, Errno> {
+    fn read_all(&self, file: FileRef) -> Result<Vec<u8>, Errno> {
         let mut content = Vec::new();
         let mut part = [0u8; 8192];
         loop {
-            match self.fs().read(handle, content.len() as u64, &mut part)? {
+            match self.fs().read(file, content.len() as u64, &mut part)? {
                 0 => return Ok(content),
                 n => content.extend_from_slice(&part[..n]),
             }
         }
     }
 
-    fn write_all(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    fn write_all(&self, file: FileRef, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let mut done = 0;
         while done < data.len() {
-            done += self.fs().write(handle, offset + done as u64, &data[done..], false)?;
+            let rest = &data[done..];
+            done += self.fs().write(file, offset + done as u64, rest, WriteMode::PLAIN)?;
         }
         Ok(())
     }
@@ -231,7 +240,7 @@ impl<'a> Core<'a> {
         let flags = OFlags::CREATE | OFlags::WRONLY;
         let (entry, opened) = self.fs().create(&CALLER, dir, name, FILE | mode, 0, flags)?;
         self.counted.borrow_mut().push(entry.node);
-        let written = self.write_all(opened.handle, 0, data);
+        let written = self.write_all(opened.handle.into(), 0, data);
         self.fs().release(opened.handle);
         written.map(|()| Outcome::Done)
     }
@@ -391,12 +400,12 @@ impl<'a> Core<'a> {
                 DONE
             }
             Op::HeldRead { slot } => {
-                let content = self.read_all(held(slot)?.handle)?;
+                let content = self.read_all(held(slot)?.handle.into())?;
                 Ok(Outcome::Bytes(Data(content)))
             }
             Op::HeldWrite { slot, offset, data } => match held(slot)? {
                 Held { handle, write: true, .. } => {
-                    self.write_all(handle, *offset, &data.0).map(|()| Outcome::Done)
+                    self.write_all(handle.into(), *offset, &data.0).map(|()| Outcome::Done)
                 }
                 _ => Err(Errno::BADF),
             },
@@ -494,7 +503,7 @@ impl<'a> Core<'a> {
             FileType::Directory => Kind::Dir,
             FileType::RegularFile => {
                 let opened = self.fs().open(found.node, OFlags::RDONLY, false).unwrap();
-                let content = self.read_all(opened.handle).unwrap();
+                let content = self.read_all(opened.handle.into()).unwrap();
                 self.fs().release(opened.handle);
                 let digest = hex::encode(&Sha256::digest(content)[..12]);
                 Kind::File { size: found.stat.size, digest }

@@ -3,11 +3,13 @@
 use super::{Adapter, Context};
 use crate::error::{Errno, FsResult};
 use crate::fuse::abi::{CopyFileRangeOut, LseekOut, OpenFlags, WriteOut};
+use crate::fuse::negotiate::Opens;
 use crate::fuse::notify;
 use crate::fuse::passthrough::Admission;
 use crate::fuse::reply;
 use crate::fuse::request::{CopyFileRange, Operation};
-use crate::overlay::{Entry, HandleId, NodeId, Opened};
+use crate::overlay::{Entry, FileRef, HandleId, NodeId, Opened};
+use crate::sys::OFlags;
 
 /// Files up to this size come along when they are opened: what the kernel would ask for in one
 /// READ anyway.
@@ -25,38 +27,41 @@ impl Adapter {
         let (node, caller) = (context.request.node, &context.request.caller);
         let overlay = &self.overlay;
         match operation {
+            // The kernel then opens files without asking, and names their nodes alone.
+            Operation::Open { .. } if self.agreed.opens == Opens::Unasked => Err(Errno::NOSYS),
             Operation::Open { flags, kill_suidgid } => {
                 let opened = overlay.open(node, flags, kill_suidgid)?;
                 self.answer_open(context, node, &opened)
             }
             Operation::Create { name, mode, umask, flags } => {
+                let flags = self.flags_of_new(flags);
                 let made = overlay.create(caller, node, name, mode, umask, flags)?;
                 self.answer_create(context, &made)
             }
             Operation::TmpFile { mode, umask, flags } => {
+                let flags = self.flags_of_new(flags);
                 let made = overlay.tmpfile(caller, node, mode, umask, flags)?;
                 self.answer_create(context, &made)
             }
-            Operation::Read { handle, offset, size } => {
-                context.reply.fill(size, |buffer| overlay.read(handle, offset, buffer))
+            Operation::Read { file, offset, size } => {
+                context.reply.fill(size, |buffer| overlay.read(file, offset, buffer))
             }
-            Operation::Write { handle, offset, data, kill_suidgid } => {
-                let written = overlay.write(handle, offset, data, kill_suidgid)?;
+            Operation::Write { file, offset, data, mode } => {
+                let written = overlay.write(file, offset, data, mode)?;
                 // At most the length of a request.
                 context.reply.put(&WriteOut { size: written as u32, padding: 0 })
             }
-            Operation::Flush { handle } => overlay.flush(handle),
             Operation::FSync { handle, data_only } => overlay.fsync(node, handle, data_only),
             Operation::Release { handle } => {
                 self.close_file(context, node, handle);
                 Ok(())
             }
-            Operation::FAllocate { handle, mode, offset, length } => {
-                self.before_change(context, node, handle)?;
-                overlay.fallocate(handle, mode, offset, length)
+            Operation::FAllocate { file, mode, offset, length } => {
+                self.before_change(context, node, file)?;
+                overlay.fallocate(file, mode, offset, length)
             }
-            Operation::LSeek { handle, offset, whence } => {
-                let offset = overlay.lseek(handle, offset, whence)?;
+            Operation::LSeek { file, offset, whence } => {
+                let offset = overlay.lseek(file, offset, whence)?;
                 context.reply.put(&LseekOut { offset })
             }
             Operation::CopyFileRange(range) => self.copy_range(context, range),
@@ -70,8 +75,14 @@ impl Adapter {
         (entry, opened): &(Entry, Opened),
     ) -> FsResult<()> {
         reply::entry(context.reply, entry, self.ttl)?;
-        self.answer_open(context, entry.node, opened)
-            .inspect_err(|_| self.overlay.forget(entry.node, 1))
+        let answered = match self.agreed.opens {
+            Opens::Asked => self.answer_open(context, entry.node, opened),
+            Opens::Unasked => self
+                .overlay
+                .leave_implied(opened)
+                .and_then(|()| reply::open(context.reply, None, OpenFlags::KEEP_CACHE, None)),
+        };
+        answered.inspect_err(|_| self.overlay.forget(entry.node, 1))
     }
 
     fn answer_open(
@@ -99,7 +110,15 @@ impl Adapter {
         };
         // Each write has reached its layer when it returns: closing has nothing to wait for.
         flags |= OpenFlags::NOFLUSH;
-        reply::open(context.reply, opened.handle, flags, backing)
+        reply::open(context.reply, Some(opened.handle), flags, backing)
+    }
+
+    /// The flags to make a file with: one that stands for all that will be opened serves each.
+    fn flags_of_new(&self, flags: OFlags) -> OFlags {
+        match self.agreed.opens {
+            Opens::Asked => flags,
+            Opens::Unasked => (flags - OFlags::RWMODE - OFlags::SYNC) | OFlags::RDWR,
+        }
     }
 
     /// Gives the kernel a small lower file along with its first opening, so that no READ follows.
@@ -132,8 +151,8 @@ impl Adapter {
 
     /// Takes privileges away that a change of content by this caller ends, and tells the kernel of
     /// the mode that it keeps.
-    fn before_change(&self, context: &Context<'_>, node: NodeId, handle: HandleId) -> FsResult<()> {
-        if self.overlay.before_change_by(&context.request.caller, handle)?
+    fn before_change(&self, context: &Context<'_>, node: NodeId, file: FileRef) -> FsResult<()> {
+        if self.overlay.before_change_by(&context.request.caller, file)?
             && let Err(errno) = notify::attributes(context.channel, node)
         {
             tracing::debug!("the kernel keeps a mode: {errno}");

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use super::{CopyFileRange, Operation, Request};
 use crate::error::{Errno, FsResult, check_name};
 use crate::fuse::abi::{self, SetAttrValid, opcode};
-use crate::overlay::{HandleId, NodeId, SetAttr, SetTime};
+use crate::overlay::{FileRef, HandleId, NodeId, SetAttr, SetTime, WriteMode};
 use crate::sys::stat::Time;
 use crate::sys::{OFlags, RenameFlags};
 
@@ -120,15 +120,16 @@ impl<'a> Request<'a> {
             }
             opcode::READ => {
                 let &abi::ReadIn { fh, offset, size, .. } = body.take()?;
-                Operation::Read { handle: HandleId(fh), offset, size: size as usize }
+                Operation::Read { file: self.file(fh), offset, size: size as usize }
             }
             opcode::WRITE => {
-                let &abi::WriteIn { fh, offset, size, write_flags, .. } = body.take()?;
-                let kill_suidgid = write_flags & abi::WRITE_KILL_SUIDGID != 0;
-                let data = body.bytes(size)?;
-                Operation::Write { handle: HandleId(fh), offset, data, kill_suidgid }
+                let &abi::WriteIn { fh, offset, size, write_flags, flags, .. } = body.take()?;
+                let mode = WriteMode {
+                    kill_suidgid: write_flags & abi::WRITE_KILL_SUIDGID != 0,
+                    sync: file_flags(flags) & (OFlags::DSYNC | OFlags::SYNC),
+                };
+                Operation::Write { file: self.file(fh), offset, data: body.bytes(size)?, mode }
             }
-            opcode::FLUSH => Operation::Flush { handle: HandleId(body.take::<abi::FlushIn>()?.fh) },
             opcode::FSYNC | opcode::FSYNCDIR => {
                 let &abi::FsyncIn { fh, fsync_flags, .. } = body.take()?;
                 let data_only = fsync_flags & abi::FSYNC_FDATASYNC != 0;
@@ -158,19 +159,20 @@ impl<'a> Request<'a> {
             }
             opcode::FALLOCATE => {
                 let &abi::FallocateIn { fh, offset, length, mode, .. } = body.take()?;
-                Operation::FAllocate { handle: HandleId(fh), mode, offset, length }
+                Operation::FAllocate { file: self.file(fh), mode, offset, length }
             }
             opcode::LSEEK => {
                 let &abi::LseekIn { fh, offset, whence, .. } = body.take()?;
-                Operation::LSeek { handle: HandleId(fh), offset, whence }
+                Operation::LSeek { file: self.file(fh), offset, whence }
             }
             opcode::COPY_FILE_RANGE | opcode::COPY_FILE_RANGE_64 => {
                 let input: &abi::CopyFileRangeIn = body.take()?;
+                let to_node = NodeId(input.nodeid_out);
                 Operation::CopyFileRange(CopyFileRange {
-                    from: HandleId(input.fh_in),
+                    from: self.file(input.fh_in),
                     from_offset: input.off_in,
-                    to_node: NodeId(input.nodeid_out),
-                    to: HandleId(input.fh_out),
+                    to_node,
+                    to: file_of(to_node, input.fh_out),
                     to_offset: input.off_out,
                     length: input.len,
                     wide: self.opcode == opcode::COPY_FILE_RANGE_64,
@@ -179,6 +181,15 @@ impl<'a> Request<'a> {
             _ => Operation::Unsupported,
         })
     }
+
+    fn file(&self, fh: u64) -> FileRef {
+        file_of(self.node, fh)
+    }
+}
+
+/// The open file `fh`. Ours begin at one: zero stands for none where the kernel opens none.
+fn file_of(node: NodeId, fh: u64) -> FileRef {
+    given(true, fh).map_or(FileRef::Of(node), FileRef::Opened)
 }
 
 /// The flags of open(2). The kernel's own, which it sends along (opened for exec, opened by a
@@ -190,7 +201,7 @@ fn file_flags(flags: u32) -> OFlags {
 }
 
 fn given(present: bool, fh: u64) -> Option<HandleId> {
-    present.then_some(HandleId(fh))
+    (present && fh != 0).then_some(HandleId(fh))
 }
 
 fn rename<'a>(body: &mut Body<'a>, newdir: u64, flags: u32) -> FsResult<Operation<'a>> {

@@ -8,8 +8,8 @@ impl Core<'_> {
     pub(super) fn call_on_data(&self, op: &Op) -> Answer {
         match op {
             Op::Allocate { path, how, offset, length } => self
-                .with_file(path, OFlags::WRONLY, |handle| {
-                    self.fs().fallocate(handle, how.flags().bits(), *offset, *length)
+                .with_file(path, OFlags::WRONLY, |file| {
+                    self.fs().fallocate(file, how.flags().bits(), *offset, *length)
                 })
                 .map(|_| Outcome::Done),
             // The core has no pages: what comes of them is a write.
@@ -26,7 +26,7 @@ impl Core<'_> {
                 let flags = OFlags::TMPFILE | OFlags::WRONLY;
                 let (entry, opened) = self.fs().tmpfile(&CALLER, dir, FILE | mode, 0, flags)?;
                 self.counted.borrow_mut().push(entry.node);
-                let written = self.write_all(opened.handle, 0, &data.0);
+                let written = self.write_all(opened.handle.into(), 0, &data.0);
                 let linked = self.fs().link(entry.node, dir, name);
                 self.fs().release(opened.handle);
                 self.counted.borrow_mut().push(linked?.node);
