@@ -12,31 +12,25 @@
 mod engines;
 mod support;
 
-use engines::life::{self, Beside};
-use engines::{Podman, Room, Storage, image};
-use support::{Policy, require};
+use engines::life::{self, Life};
+use engines::{KERNEL, Podman, Room, Storage, podman_is_ready};
 
-const NEEDS: &[&str] =
-    &["root", "fuse", "overlayfs", "tool:podman", "tool:buildah", "tool:runc", "tool:gcc"];
-
-/// See `engine_podman.rs`: hard links are parted there, and commits are not made by comparing.
-const KERNEL: Beside<'_> = Beside {
-    name: "overlayfs",
-    policy: Policy { nlink: false, hard_links: false, ..Policy::SAME_CONTENT },
-    blind: &["t/h2_b", "t/s2_dst"],
-};
-
-#[test]
-fn what_buildah_makes_step_by_step_is_that_of_the_kernels_driver() {
-    if !NEEDS.iter().all(|need| require(need)) {
+fn expect_same_life(part: impl Fn(&Podman<'_>) -> Life) {
+    if !podman_is_ready(&["tool:buildah"]) {
         return;
     }
     let room = Room::enter();
-    let base = image::base(&room);
-    let [ours, theirs] = [Storage::Plyfs, Storage::Kernel].map(|storage| {
-        let podman = Podman::new(&room, storage);
-        podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
-        life::by_hand(&podman)
-    });
+    let [ours, theirs] =
+        [Storage::Plyfs, Storage::Kernel].map(|storage| part(&Podman::with_base(&room, storage)));
     ours.expect_same(&theirs, KERNEL);
+}
+
+#[test]
+fn what_buildah_makes_step_by_step_is_that_of_the_kernels_driver() {
+    expect_same_life(life::by_hand);
+}
+
+#[test]
+fn a_build_of_five_steps_by_buildah_gives_the_images_of_the_kernels_driver() {
+    expect_same_life(life::build_by_buildah);
 }

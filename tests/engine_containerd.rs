@@ -249,6 +249,8 @@ fn ctr_prepares_commits_and_views() {
     assert_eq!(fs::read_to_string(target.join("by-hand")).unwrap(), "x");
     assert!(fs::write(target.join("more"), "").is_err());
     run(Command::new("umount").arg(&target));
+    // What `prepare` and `view` printed can be asked for again.
+    assert_eq!(engine.snapshots(&["mounts", place, "look"]), mount);
     let refused = engine.command(&["snapshots", "--snapshotter", "plyfs", "rm", "made"]).output();
     assert!(
         String::from_utf8_lossy(&refused.unwrap().stderr)
@@ -260,6 +262,23 @@ fn ctr_prepares_commits_and_views() {
     engine.ctr(&["images", "tag", IMAGE, "to/be:removed"]);
     engine.ctr(&["images", "rm", "--sync", "to/be:removed"]);
     wait_until("garbage collection", || engine.stored() == 3);
+
+    // The layers come again from containerd's blobs.
+    let mut key = top.clone();
+    while !key.is_empty() {
+        let info: serde_json::Value =
+            serde_json::from_str(&engine.snapshots(&["info", &key])).unwrap();
+        engine.snapshots(&["rm", &key]);
+        key = info["Parent"].as_str().unwrap_or_default().to_owned();
+    }
+    assert!(engine.snapshots(&["ls"]).lines().count() <= 1);
+    let images = engine.ctr(&["images", "ls"]);
+    let digest = images.split_whitespace().find(|word| word.starts_with("sha256:")).unwrap();
+    engine.snapshots(&["unpack", digest]);
+    let mount = engine.snapshots(&["view", "--target", place, "look", &top]);
+    run(Command::new("sh").args(["-c", &mount]));
+    assert!(target.join("bin/busybox").exists());
+    run(Command::new("umount").arg(&target));
 }
 
 /// A container goes on under restarts of the snapshotter and of containerd.

@@ -16,8 +16,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use engines::life::{Beside, Life};
-use engines::{PLYFS, Room, image, run, run_with, wait_until};
+use engines::life::Life;
+use engines::{Beside, PLYFS, Room, image, run, run_with, wait_until};
 use rustix::process::{Pid, Signal};
 use support::{Policy, Snapshot, names, require};
 
@@ -188,6 +188,7 @@ const OVERLAY2: Beside<'_> = Beside {
     name: "overlay2",
     policy: Policy { nlink: false, hard_links: false, ..Policy::SAME_CONTENT },
     blind: &["t/h2_b", "t/s2_dst"],
+    other: &[],
 };
 
 /// What only a driver lists on which the names of a hard link stay together.

@@ -12,44 +12,19 @@
 mod engines;
 mod support;
 
-use engines::life::{self, Beside, Life};
-use engines::{Podman, Room, Storage, image};
-use support::{Policy, require};
-
-const NEEDS: &[&str] =
-    &["root", "fuse", "overlayfs", "tool:podman", "tool:runc", "tool:conmon", "tool:gcc"];
-
-fn ready() -> bool {
-    NEEDS.iter().all(|need| require(need))
-}
-
-/// The truth: each layer is a whole copy of the tree. podman compares trees by size and time
-/// there, as it does where a program mounts, so that it misses the same things in a commit. The
-/// mode of the root is that of the driver; and what an upper layer removed still counts as a link.
-const VFS: Beside<'_> =
-    Beside { name: "vfs", policy: Policy { nlink: false, ..Policy::SAME_CONTENT }, blind: &[""] };
-
-/// overlayfs parts the names of a hard link of a lower when it is changed (podman mounts with
-/// `index=off`); and podman commits what is in the upper, where it compares trees on PlyFS and
-/// does not see that `s2_dst` was replaced by a file of the same size and time.
-const KERNEL: Beside<'_> = Beside {
-    name: "overlayfs",
-    policy: Policy { nlink: false, hard_links: false, ..Policy::SAME_CONTENT },
-    blind: &["t/h2_b", "t/s2_dst"],
-};
+use engines::life::{self, Life};
+use engines::{Beside, KERNEL, KERNEL_MAPPED, Podman, Room, Storage, VFS, image, podman_is_ready};
 
 /// Plays `part` on PlyFS and on other storages, each with an image to begin with.
 fn expect_same_life(part: impl Fn(&Podman<'_>) -> Life, others: &[(Storage, Beside<'_>)]) {
-    if !ready() {
+    if !podman_is_ready(&[]) {
         return;
     }
-    let room = Room::enter();
-    let base = image::base(&room);
-    let play = |storage| {
-        let podman = Podman::new(&room, storage);
-        podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
-        part(&podman)
-    };
+    play_in(&Room::enter(), part, others);
+}
+
+fn play_in(room: &Room, part: impl Fn(&Podman<'_>) -> Life, others: &[(Storage, Beside<'_>)]) {
+    let play = |storage| part(&Podman::with_base(room, storage));
     let ours = play(Storage::Plyfs);
     for (storage, beside) in others {
         ours.expect_same(&play(*storage), *beside);
@@ -57,6 +32,7 @@ fn expect_same_life(part: impl Fn(&Podman<'_>) -> Life, others: &[(Storage, Besi
 }
 
 const BOTH: &[(Storage, Beside<'_>)] = &[(Storage::Vfs, VFS), (Storage::Kernel, KERNEL)];
+const MAPPED: &[(Storage, Beside<'_>)] = &[(Storage::Vfs, VFS), (Storage::Kernel, KERNEL_MAPPED)];
 
 #[test]
 fn containers_live_as_on_the_kernels_driver() {
@@ -68,28 +44,39 @@ fn two_containers_of_one_image_live_as_on_the_kernels_driver() {
     expect_same_life(life::two_at_once, BOTH);
 }
 
-/// On the kernel's driver podman 4.3 commits such a container with the machine's ids.
 #[test]
-fn containers_with_mapped_ids_live_as_on_vfs() {
-    expect_same_life(life::mapped, &[(Storage::Vfs, VFS)]);
+fn containers_with_mapped_ids_live_as_on_the_kernels_driver() {
+    expect_same_life(life::mapped, MAPPED);
+}
+
+/// `--userns=auto`, for which podman takes ids of the user `containers`.
+#[test]
+fn containers_with_ids_of_podmans_choice_live_as_on_the_kernels_driver() {
+    if !podman_is_ready(&[]) {
+        return;
+    }
+    let room = Room::enter();
+    room.own("/etc");
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        std::fs::write(file, "containers:2000000:65536\n").unwrap();
+    }
+    play_in(&room, life::chosen_ids, MAPPED);
 }
 
 /// podman gives the root of a container that it compares while it runs to 0:0, which none of the
 /// ids that the mount shows is. (It then commits the host's ids, which is what the mount shows.)
 #[test]
 fn a_container_with_mapped_ids_is_compared_committed_and_copied_to_while_it_runs() {
-    if !ready() {
+    if !podman_is_ready(&[]) {
         return;
     }
     let room = Room::enter();
-    let base = image::base(&room);
-    let podman = Podman::new(&room, Storage::Plyfs);
-    podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+    let podman = Podman::with_base(&room, Storage::Plyfs);
     let maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"];
     let words = [&["run", "-d", "--name", "box"][..], &maps, &[image::BASE, "sleep", "1000"]];
     podman.ok(&words.concat());
     podman.ok(&["exec", "box", "sh", "-c", "echo x >/t/new; chown 5:6 /t/new; rm /t/b_delete"]);
-    podman.ok(&["cp", base.to_str().unwrap(), "box:/t/copied"]);
+    podman.ok(&["cp", image::base(&room).to_str().unwrap(), "box:/t/copied"]);
     let changes = podman.ok(&["diff", "box"]);
     for line in ["A /t/new", "A /t/copied", "D /t/b_delete"] {
         assert!(changes.lines().any(|change| change == line), "{line}: {changes}");
@@ -112,13 +99,11 @@ fn a_build_of_five_steps_gives_the_images_of_the_kernels_driver() {
 /// `--rm` mounts with `volatile`, and leaves nothing: no layer, no mount, no daemon.
 #[test]
 fn a_container_that_removes_itself_is_volatile_and_leaves_nothing() {
-    if !ready() {
+    if !podman_is_ready(&[]) {
         return;
     }
     let room = Room::enter();
-    let base = image::base(&room);
-    let podman = Podman::new(&room, Storage::Plyfs);
-    podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+    let podman = Podman::with_base(&room, Storage::Plyfs);
     let layers = || support::names(podman.path("graph/overlay")).len();
     let before = (layers(), room.mounts());
     let words = ["sh", "-c", "echo x >/new; echo started; exec sleep 1000"];
@@ -136,13 +121,11 @@ fn a_container_that_removes_itself_is_volatile_and_leaves_nothing() {
 /// Whatever ends a daemon, the container's changes are there for the next one.
 #[test]
 fn a_container_starts_again_after_its_daemon_was_killed() {
-    if !ready() {
+    if !podman_is_ready(&[]) {
         return;
     }
     let room = Room::enter();
-    let base = image::base(&room);
-    let podman = Podman::new(&room, Storage::Plyfs);
-    podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+    let podman = Podman::with_base(&room, Storage::Plyfs);
     podman.ok(&["run", "-d", "--name", "box", image::BASE, "sleep", "1000"]);
     podman.ok(&["exec", "box", "sh", "-c", "echo kept >/t/kept && rm /t/b_delete && sync"]);
     for (pid, _) in room.daemons() {
@@ -158,7 +141,7 @@ fn a_container_starts_again_after_its_daemon_was_killed() {
 /// What podman is told of the driver, and what `podman info` shows of the program.
 #[test]
 fn podman_knows_the_program() {
-    if !ready() {
+    if !podman_is_ready(&[]) {
         return;
     }
     let room = Room::enter();
@@ -174,18 +157,17 @@ fn podman_knows_the_program() {
 /// The file that docs/ENGINES.md gives, with the program where the package has it.
 #[test]
 fn the_documents_configuration_puts_podman_on_plyfs() {
-    if !ready() || !require("tool:buildah") {
+    if !podman_is_ready(&["tool:buildah"]) {
         return;
     }
     let room = Room::enter();
     room.own("/usr/bin");
     engines::room::install(std::path::Path::new(engines::PLYFS), "/usr/bin/fuse-plyfs");
-    let base = image::base(&room);
     let podman = Podman::new(&room, Storage::Plyfs);
     let section = "podman and buildah";
     std::fs::write(podman.path("storage.conf"), engines::documented_block(section, "toml"))
         .unwrap();
-    podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+    podman.import_base();
     let root = podman.ok(&["run", "--rm", image::BASE, "grep", " / ", "/proc/mounts"]);
     assert!(root.contains(" fuse.plyfs "), "{root}");
     let mut info = podman.program("sh", &["-c", &engines::documented_block(section, "sh")]);

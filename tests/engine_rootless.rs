@@ -12,38 +12,12 @@
 mod engines;
 mod support;
 
-use engines::life::{self, Beside, Life};
-use engines::{Podman, Room, Storage, User, image};
-use support::{Policy, require};
-
-const NEEDS: &[&str] = &[
-    "root",
-    "fuse",
-    "overlayfs",
-    "tool:podman",
-    "tool:buildah",
-    "tool:runc",
-    "tool:conmon",
-    "tool:newuidmap",
-    "tool:useradd",
-    "tool:setpriv",
-    "tool:gcc",
-];
+use engines::life::{self, Life};
+use engines::{KERNEL, Podman, Room, Storage, User, VFS, image, podman_is_ready};
 
 fn ready() -> bool {
-    NEEDS.iter().all(|need| require(need))
+    podman_is_ready(&["tool:buildah", "tool:newuidmap", "tool:useradd", "tool:setpriv"])
 }
-
-/// See `engine_podman.rs`: hard links are parted there, and commits are not made by comparing.
-const KERNEL: Beside<'_> = Beside {
-    name: "overlayfs",
-    policy: Policy { nlink: false, hard_links: false, ..Policy::SAME_CONTENT },
-    blind: &["t/h2_b", "t/s2_dst"],
-};
-
-/// See `engine_podman.rs`: the truth, where podman compares trees as it does on PlyFS.
-const VFS: Beside<'_> =
-    Beside { name: "vfs", policy: Policy { nlink: false, ..Policy::SAME_CONTENT }, blind: &[""] };
 
 /// Plays `part` on PlyFS and on the kernel's driver, as one user.
 fn expect_same_life(part: impl Fn(&Podman<'_>) -> Life) {
@@ -51,11 +25,10 @@ fn expect_same_life(part: impl Fn(&Podman<'_>) -> Life) {
         return;
     }
     let room = Room::enter();
-    let base = image::base(&room);
     let user = User::make(&room);
     let [ours, theirs] = [Storage::Plyfs, Storage::Kernel].map(|storage| {
         let podman = Podman::rootless(&room, storage, &user);
-        podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+        podman.import_base();
         let root = podman.ok(&["run", "--rm", image::BASE, "grep", " / ", "/proc/mounts"]);
         let kind = if storage == Storage::Plyfs { " fuse.plyfs " } else { " overlay " };
         assert!(root.contains(kind), "{root}");
@@ -102,11 +75,10 @@ fn expect_same_life_with_own_id(user: impl Fn(&Room) -> User, commit: bool) {
         return;
     }
     let room = Room::enter();
-    let base = image::base(&room);
     let user = user(&room);
     let [ours, theirs] = [Storage::Plyfs, Storage::Vfs].map(|storage| {
         let podman = Podman::rootless(&room, storage, &user);
-        podman.ok(&["import", base.to_str().unwrap(), image::BASE]);
+        podman.import_base();
         life::own_id(&podman, commit)
     });
     ours.expect_same(&theirs, VFS);

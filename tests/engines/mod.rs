@@ -10,6 +10,7 @@
     reason = "a test stops at the first thing that is not as expected"
 )]
 
+pub(crate) mod beside;
 pub(crate) mod image;
 pub(crate) mod life;
 pub(crate) mod podman;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub(crate) use beside::{Beside, KERNEL, KERNEL_MAPPED, VFS, podman_is_ready};
 pub(crate) use podman::{Podman, Storage};
 pub(crate) use room::Room;
 pub(crate) use user::User;
