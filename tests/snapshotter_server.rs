@@ -12,8 +12,11 @@ mod snapshots;
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::sync::Barrier;
+use std::time::Duration;
 
 use plyfs::snapshotter::api::Info;
 use snapshots::{Client, Mounted, Server, code};
@@ -35,6 +38,52 @@ fn only_its_owner_reaches_it() {
     assert_eq!(mode(server.socket()), 0o600);
     assert_eq!(mode(server.dir.path().join("run")), 0o700);
     assert_eq!(mode(server.root().join("snapshots")), 0o700);
+}
+
+/// `Type=notify` of systemd: who is started after it can connect.
+#[test]
+fn the_service_manager_is_told_when_clients_can_connect() {
+    let Some(mut server) = server() else { return };
+    let place = server.dir.path().join("notify");
+    let abstract_name = format!("plyfs-test-{}", std::process::id());
+    let by_name = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+    for (manager, named) in [
+        (UnixDatagram::bind(&place).unwrap(), place.to_str().unwrap().to_owned()),
+        (UnixDatagram::bind_addr(&by_name).unwrap(), format!("@{abstract_name}")),
+    ] {
+        assert_eq!(server.down(), Some(0));
+        manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let hear = || {
+            let mut text = [0; 64];
+            let length = manager.recv(&mut text).unwrap();
+            String::from_utf8_lossy(&text[..length]).into_owned()
+        };
+        server.child = Some(server.program().env("NOTIFY_SOCKET", named).spawn().unwrap());
+        assert_eq!(hear(), "READY=1");
+        UnixStream::connect(server.socket()).unwrap();
+        server.signal(rustix::process::Signal::TERM);
+        assert_eq!(hear(), "STOPPING=1");
+        assert_eq!(server.child.take().unwrap().wait().unwrap().code(), Some(0));
+        server.up();
+    }
+}
+
+/// systemd says by JOURNAL_STREAM that standard error is the journal, which has the time and the
+/// name itself.
+#[test]
+fn in_the_journal_each_line_begins_with_its_priority() {
+    let Some(mut server) = server() else { return };
+    assert_eq!(server.down(), Some(0));
+    let log = fs::File::create(server.log()).unwrap();
+    let file = log.metadata().unwrap();
+    let stream = format!("{}:{}", file.dev(), file.ino());
+    server.child =
+        Some(server.program().env("JOURNAL_STREAM", stream).stderr(log).spawn().unwrap());
+    snapshots::wait_until("the socket", || UnixStream::connect(server.socket()).is_ok());
+    assert_eq!(server.down(), Some(0));
+    let text = fs::read_to_string(server.log()).unwrap();
+    assert!(text.lines().count() >= 2, "{text}");
+    assert!(text.lines().all(|line| line.starts_with("<6> INFO ")), "{text}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -352,4 +352,21 @@ fn a_signal_logs_the_figures_and_another_the_level() {
     Control::open(mount.root()).unwrap().set_log("trace").unwrap();
     fs::metadata(mount.path("none")).unwrap_err();
     eventually("a request is logged", || log()[before..].contains("opcode=1 ").then_some(()));
+}
+
+/// systemd says by JOURNAL_STREAM that standard error is the journal.
+#[test]
+fn in_the_journal_each_line_of_a_daemon_begins_with_its_priority() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    for (journal, start) in [(true, "<4> WARN option unheard_of"), (false, " WARN option")] {
+        let log = fs::File::create(&path).unwrap();
+        let file = log.metadata().unwrap();
+        let stream = if journal { format!("{}:{}", file.dev(), file.ino()) } else { "1:2".into() };
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_fuse-plyfs"));
+        daemon.args(["-f", "-o", "unheard_of,lowerdir=/absent", "/absent"]);
+        assert!(!daemon.env("JOURNAL_STREAM", stream).stderr(log).status().unwrap().success());
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(start), "{text}");
+    }
 }

@@ -78,7 +78,7 @@ fn run(request: Request) -> Result<()> {
 }
 
 fn mount(request: &Mount) -> Result<()> {
-    log::start(request.debug)?;
+    log::start(request.debug, "warn")?;
     if remount::is_asked_for(&request.options) {
         let [.., mountpoint] = request.places.as_slice() else {
             return Err(Error::Refused("no mountpoint given (--help shows how)".into()));

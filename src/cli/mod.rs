@@ -138,7 +138,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => return answer(&usage),
     };
-    start_log(matches!(cli.verb, Verb::Snapshotter(_)));
+    start_log(&cli.verb);
     // A tree is read with a descriptor for each layer of each directory above the present one.
     if let Err(errno) = process::raise_open_files() {
         tracing::warn!(%errno, "the limit of open files stays as it is");
@@ -203,19 +203,24 @@ fn answer(usage: &clap::Error) -> ExitCode {
     if usage.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Warnings go to standard error, and of a verb that serves what it does, too; PLYFS_LOG chooses
-/// what else does.
-fn start_log(serves: bool) {
+/// Warnings go to standard error, and what the snapshotter does as a daemon's log does; PLYFS_LOG
+/// chooses what else is told.
+fn start_log(verb: &Verb) {
     use tracing::level_filters::LevelFilter;
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
-    let level = if serves { LevelFilter::INFO } else { LevelFilter::WARN };
+    if matches!(verb, Verb::Snapshotter(_)) {
+        if let Err(error) = crate::fuse::log::start(false, "info") {
+            output::complain(&error);
+        }
+        return;
+    }
     let chosen = std::env::var("PLYFS_LOG").ok().and_then(|chosen| chosen.parse::<Targets>().ok());
     let filter = match chosen {
         Some(chosen) if chosen.default_level().is_some() => chosen,
-        Some(chosen) => chosen.with_default(level),
-        None => Targets::new().with_default(level),
+        Some(chosen) => chosen.with_default(LevelFilter::WARN),
+        None => Targets::new().with_default(LevelFilter::WARN),
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

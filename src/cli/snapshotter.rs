@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use crate::error::Result;
-use crate::snapshotter::{Address, Driver, Snapshotter, serve};
+use crate::snapshotter::{Driver, Snapshotter, serve};
 
 use super::{Context, mounts};
 
@@ -52,7 +52,6 @@ impl Serve {
             Choice::Auto => Driver::Auto,
         };
         let snapshotter = Snapshotter::open(context.store()?, driver, &mounts::daemon()?)?;
-        let address = Address::bind(&self.address)?;
-        serve(Arc::new(snapshotter), address)
+        serve(Arc::new(snapshotter), &self.address)
     }
 }

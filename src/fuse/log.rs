@@ -1,5 +1,7 @@
 //! Where the daemon's log goes, and how much of it.
 //!
+//! The log of `plyfs snapshotter` is the same.
+//!
 //! In the foreground it goes to standard error; under systemd each line begins with its priority
 //! as `sd-daemon(3)` has it (`<6>`). In the background, where standard error leads nowhere, it
 //! goes to the system's log (`/dev/log`, which journald and syslog daemons listen on), where
@@ -7,7 +9,7 @@
 //!
 //! What is logged is a level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as
 //! `warn,plyfs::fuse=debug`: of the mount option `log_level`, else `PLYFS_LOG`, else `RUST_LOG`,
-//! else `warn`. It can be changed while the daemon runs.
+//! else `warn` (`info` for the snapshotter). It can be changed while the daemon runs.
 
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
@@ -45,13 +47,13 @@ impl<S: Subscriber> Change for Handle<Targets, S> {
     }
 }
 
-/// Starts the log of this process, on standard error, as the environment says; with `debugging`
-/// every request is seen.
+/// Starts the log of this process, on standard error, as the environment says, else with `usual`;
+/// with `debugging` every request is seen.
 ///
 /// # Errors
 /// Where this process has a log already. What the environment says and means nothing is only
 /// told.
-pub fn start(debugging: bool) -> Result<()> {
+pub fn start(debugging: bool, usual: &str) -> Result<()> {
     let from_environment =
         || ["PLYFS_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
     let mut ignored = None;
@@ -60,9 +62,9 @@ pub fn start(debugging: bool) -> Result<()> {
         Some(Ok(filter)) => filter,
         Some(Err(error)) => {
             ignored = Some(error);
-            parse("warn")?
+            parse(usual)?
         }
-        None => parse("warn")?,
+        None => parse(usual)?,
     };
     LOG.priorities.store(standard_error_is_journal(), Ordering::Relaxed);
     // Not the crate's EnvFilter: it compiles regular expressions at each start.

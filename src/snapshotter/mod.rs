@@ -12,6 +12,7 @@
 //! | `api` | the messages, as they go over the wire |
 //! | `service` | one call of a verb for each request |
 //! | `serve` | the socket, the signals, the end |
+//! | `ready` | what systemd is told of that |
 //! | `life` | Prepare, View, Commit, Remove |
 //! | `look` | Stat, List, Usage, Mounts |
 //! | `update` | Update and its field mask; labels |
@@ -34,6 +35,7 @@ mod filter;
 mod life;
 mod look;
 mod mounts;
+mod ready;
 mod serve;
 mod service;
 mod update;
@@ -49,7 +51,7 @@ use crate::store::{SnapshotId, SnapshotKind, SnapshotRecord, Snapshots, Store};
 pub use failure::{Failure, Outcome};
 pub use life::Start;
 pub use mounts::Driver;
-pub use serve::{Address, serve};
+pub use serve::serve;
 pub use service::Service;
 
 use claims::Claims;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,35 +11,24 @@ use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::error::{Errno, Error, Result};
 
+use super::ready::Manager;
 use super::{Service, Snapshotter};
 
-/// Where clients connect.
-#[derive(Debug)]
-pub struct Address {
-    path: PathBuf,
-    listener: UnixListener,
-}
-
-impl Address {
-    /// Listens at `path`; only the user of this process may connect. A socket that a snapshotter
-    /// which died has left is replaced.
-    ///
-    /// # Errors
-    /// Where somebody listens there already, or something else than a socket lies there.
-    pub fn bind(path: &Path) -> Result<Address> {
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            make_parent(parent)?;
-        }
-        remove_dead_socket(path)?;
-        let failed = |error: &std::io::Error| Error::std_io("listen at", path, error);
-        // Between the bind and the mode nobody may connect either.
-        let listener = crate::sys::process::with_umask(0o177, || UnixListener::bind(path));
-        let listener = listener.map_err(|error| failed(&error))?;
-        let private = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(path, private).map_err(|error| failed(&error))?;
-        listener.set_nonblocking(true).map_err(|error| failed(&error))?;
-        Ok(Address { path: path.to_path_buf(), listener })
+/// Listens at `path`; only the user of this process may connect. A socket that a snapshotter which
+/// died has left is replaced; where somebody listens already, or something else lies, is an error.
+fn listen(path: &Path) -> Result<UnixListener> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_parent(parent)?;
     }
+    remove_dead_socket(path)?;
+    let failed = |error: &std::io::Error| Error::std_io("listen at", path, error);
+    // Between the bind and the mode nobody may connect either.
+    let listener = crate::sys::process::with_umask(0o177, || UnixListener::bind(path));
+    let listener = listener.map_err(|error| failed(&error))?;
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, private).map_err(|error| failed(&error))?;
+    listener.set_nonblocking(true).map_err(|error| failed(&error))?;
+    Ok(listener)
 }
 
 /// Makes the directory of a socket where it is missing, for its owner alone.
@@ -70,13 +59,12 @@ fn remove_dead_socket(path: &Path) -> Result<()> {
 /// How long clients that were told of the end may keep their connections.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Serves at `address` until `SIGTERM` or `SIGINT`; requests under way are answered first.
+/// Serves at the socket `path` until `SIGTERM` or `SIGINT`; requests under way are answered first.
 ///
 /// # Errors
-/// Where the socket fails.
-pub fn serve(snapshotter: Arc<Snapshotter>, address: Address) -> Result<()> {
-    let Address { path, listener } = address;
-    let failed = |error: &std::io::Error| Error::std_io("serve at", &path, error);
+/// Where somebody listens there already, something else than a socket lies there, or it fails.
+pub fn serve(snapshotter: Arc<Snapshotter>, path: &Path) -> Result<()> {
+    let failed = |error: &std::io::Error| Error::std_io("serve at", path, error);
     // Kept to the end, with the lock of the snapshots: the next one must find the socket gone.
     let _kept = Arc::clone(&snapshotter);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,17 +73,22 @@ pub fn serve(snapshotter: Arc<Snapshotter>, address: Address) -> Result<()> {
         .build()
         .map_err(|error| failed(&error))?;
     let served = runtime.block_on(async {
+        // Before the socket is there: who sees it may end this process, and is to find it gone then.
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-        let listener = tokio::net::UnixListener::from_std(listener);
+        let listener = tokio::net::UnixListener::from_std(listen(path)?);
         let listener = listener.map_err(|error| failed(&error))?;
         let (told, mut hear) = tokio::sync::watch::channel(false);
+        let manager = Manager::of_this_process();
+        // Who connects from now on is heard.
+        manager.ready();
         let end = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             tracing::info!("told to end");
+            manager.stopping();
             told.send_replace(true);
         };
         tracing::info!(address = %path.display(), "serving");
@@ -117,7 +110,6 @@ pub fn serve(snapshotter: Arc<Snapshotter>, address: Address) -> Result<()> {
     });
     // Verbs that nobody waits for any more are finished, too.
     drop(runtime);
-    let removed =
-        std::fs::remove_file(&path).map_err(|error| Error::std_io("remove", &path, &error));
-    served.and(removed)
+    served?;
+    std::fs::remove_file(path).map_err(|error| Error::std_io("remove", path, &error))
 }
