@@ -15,7 +15,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
-use support::{Driver, MountedOverlay, Options, Scene, names, require};
+use support::{Driver, MountedOverlay, Options, Scene, Snapshot, names, require};
 
 /// A field of the status of each thread of the daemon.
 fn of_all_threads(mount: &MountedOverlay<'_>, field: &str) -> Vec<String> {
@@ -83,49 +83,199 @@ fn the_workdir_is_nobody_elses_to_read() {
     }
 }
 
-/// A user without rights goes through a directory of somebody else's: every operation is refused
-/// as on any filesystem, and nothing was copied up for it.
-#[test]
-fn a_caller_without_rights_gets_nowhere() {
-    if !(require("root") && require("fuse") && require("tool:setpriv")) {
-        return;
-    }
-    let scene = Scene::new(
-        "[lower]\ndir open\nfile open/secret hidden mode=0600\nfile open/read only\n\
-         dir closed mode=0700\nfile closed/x x\ndir sticky mode=1777\nfile sticky/theirs t uid=5\n",
-    );
-    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
-    for attempt in [
-        "cat open/secret",
-        "ls closed",
-        "stat closed/x",
-        "echo >open/new",
-        "echo >>open/read",
-        "rm open/read",
-        "mv open/read open/other",
-        "ln open/secret sticky/stolen",
-        "mkdir open/d",
-        "ln -s x open/l",
-        "chmod 777 open/read",
-        "chown 4242 open/read",
-        "touch -d 2001-01-01 open/read",
-        "truncate -s 0 open/read",
-        "setfattr -n user.x -v y open/read",
-        "setfattr -n trusted.overlay.opaque -v y sticky",
-        "rm sticky/theirs",
-        "mv sticky/theirs sticky/mine",
-        "mknod sticky/dev c 1 3",
-        "rmdir closed",
-        "mv open sticky/",
-    ] {
+/// Where PlyFS and overlayfs differ, in lines.
+fn differing<T: std::fmt::Debug + PartialEq>(results: &[Vec<T>; 2]) -> Vec<String> {
+    let pairs = results[0].iter().zip(&results[1]).filter(|(ours, theirs)| ours != theirs);
+    pairs.map(|(ours, theirs)| format!("PlyFS {ours:?}, overlayfs {theirs:?}")).collect()
+}
+
+/// Every operation that changes or tells something, in the words of a shell.
+const OPERATIONS: &[&str] = &[
+    "cat open/secret",
+    "ls closed",
+    "stat -c %n closed/x",
+    "cat closed/x",
+    "echo >open/new",
+    "echo >>open/read",
+    "echo >>open/shared",
+    ": >open/secret",
+    "rm -f open/read",
+    "rm -f closed/x",
+    "mv open/read open/other",
+    "mv open/read sticky/other",
+    "mv sticky/mine open/mine",
+    "mv -T sticky/mine sticky/theirs",
+    "ln open/secret sticky/stolen",
+    "ln open/read sticky/stolen",
+    "ln sticky/mine open/linked",
+    "mkdir open/d",
+    "mkdir closed/d",
+    "rmdir closed",
+    "rmdir open/empty",
+    "ln -s x open/l",
+    "readlink closed/l",
+    "mkfifo open/fifo",
+    "mknod open/fifo p",
+    "mknod sticky/dev c 1 3",
+    "mknod sticky/whiteout c 0 0",
+    "chmod 777 open/read",
+    "chmod 4755 sticky/theirs",
+    "chown 4242 open/read",
+    "chown 0 sticky/mine",
+    "chgrp 0 sticky/mine",
+    "touch open/read",
+    "touch open/secret",
+    "touch -d 2001-01-01 open/read",
+    "touch -d 2001-01-01 open/shared",
+    "truncate -s 0 open/read",
+    "truncate -s 0 open/secret",
+    "fallocate -l 10 open/read",
+    "setfattr -n user.x -v y open/read",
+    "setfattr -n user.x -v y open",
+    "setfattr -n security.x -v y sticky/mine",
+    "setfattr -n trusted.x -v y sticky/mine",
+    "setfattr -n trusted.overlay.opaque -v y sticky",
+    "getfattr -n user.kept open/secret",
+    "setfacl -m u:4242:rwx open/secret",
+    "chattr +i open/read",
+    "rm -f sticky/theirs",
+    "mv sticky/theirs sticky/gone",
+    "mv open sticky/",
+    "mv sticky/theirdir open/",
+    "rmdir sticky/theirdir",
+    "cd closed",
+    "open/read",
+    "find closed -name x",
+    "dd if=/dev/zero of=open/read count=1 status=none",
+];
+
+/// What each of [`OPERATIONS`] says to user 4242 of the mount, and whether it was done.
+fn attempts(mount: &MountedOverlay<'_>) -> Vec<(&'static str, bool, String)> {
+    let attempt = |operation: &&'static str| {
         let output = Command::new("setpriv")
-            .args(["--reuid=4242", "--regid=4242", "--clear-groups", "sh", "-c", attempt])
+            .args(["--reuid=4242", "--regid=4242", "--clear-groups", "sh", "-c", operation])
+            .env("LC_ALL", "C")
             .current_dir(mount.root())
             .output()
             .unwrap();
-        assert!(!output.status.success(), "{attempt} was done");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (*operation, output.status.success(), said)
+    };
+    OPERATIONS.iter().map(attempt).collect()
+}
+
+/// A user without rights goes through directories of somebody else's: every operation is refused
+/// with the errno that overlayfs gives, and nothing was copied up for it.
+#[test]
+fn a_caller_without_rights_gets_nowhere() {
+    let tools = ["setpriv", "setfattr", "setfacl", "chattr", "fallocate"];
+    let tools = tools.iter().all(|tool| require(&format!("tool:{tool}")));
+    if !(require("root") && require("fuse") && require("overlayfs") && tools) {
+        return;
     }
-    assert_eq!(names(&scene.upper), [""; 0], "something was copied up");
+    let layers = "[lower]\ndir open\nfile open/secret hidden mode=0600\nfile open/read only\n\
+         dir open/empty\nfile open/shared s mode=0666\n\
+         dir closed mode=0700\nfile closed/x x\nsymlink closed/l x\n\
+         dir sticky mode=1777\nfile sticky/theirs t uid=5\nfile sticky/mine m uid=4242 gid=4242\n\
+         dir sticky/theirdir uid=5\n";
+    let said = [Driver::Plyfs, Driver::Kernel].map(|driver| {
+        let scene = Scene::new(layers);
+        let mount = scene.mount_by(driver, &Options::default());
+        let said = attempts(&mount);
+        // What belongs to them, or what all may write, is theirs to change, and nothing else.
+        let changed = Snapshot::of(&scene.upper);
+        let allowed = ["open", "open/shared", "sticky", "sticky/mine"];
+        for path in changed.entries.keys().filter(|path| !path.as_os_str().is_empty()) {
+            assert!(
+                allowed.iter().any(|allowed| path == std::path::Path::new(allowed)),
+                "{path:?} was copied up by {}",
+                driver.name()
+            );
+        }
+        said
+    });
+    assert_eq!(differing(&said), [""; 0]);
+    let done: Vec<_> =
+        said[0].iter().filter(|(_, done, _)| *done).map(|(what, ..)| *what).collect();
+    assert_eq!(done, ["echo >>open/shared"]);
+}
+
+/// Who may write to a set-user-id program, or gets it by chown, does not keep what it could do: the
+/// same bits and capabilities go as in overlayfs, before and after a copy-up, of a file that comes up
+/// whole and of one whose attributes come up alone.
+#[test]
+fn privileges_of_a_file_go_as_in_overlayfs() {
+    let tools = ["setpriv", "setcap", "getcap", "fallocate", "dd"];
+    let tools = tools.iter().all(|tool| require(&format!("tool:{tool}")));
+    if !(require("root") && require("fuse") && require("overlayfs") && tools) {
+        return;
+    }
+    const CHANGES: &[&str] = &[
+        "echo x >>FILE",
+        "truncate -s 1 FILE",
+        ": >FILE",
+        "fallocate -l 2000000 FILE",
+        "fallocate -p -o 0 -l 4096 FILE",
+        "dd if=/dev/zero of=FILE bs=1 count=1 conv=notrunc oflag=direct,append status=none; :",
+        "touch FILE",
+        "setfattr -n user.x -v y FILE",
+        "chgrp 4343 FILE",
+        "chmod g-w FILE",
+        "chmod 6755 FILE",
+    ];
+    let results = [Driver::Plyfs, Driver::Kernel].map(|driver| {
+        let scene = Scene::empty(1);
+        let mut names = Vec::new();
+        for (n, _) in CHANGES.iter().enumerate() {
+            for who in ["0", "4242", "5"] {
+                for size in ["10", "1500000"] {
+                    let name = format!("{n}-{who}-{size}");
+                    let path = scene.lowers[0].join(&name);
+                    let make = format!(
+                        "head -c {size} /dev/zero >{0} && chown 4242:4343 {0} && chmod 6777 {0} && \
+                         setcap cap_net_raw+ep {0}",
+                        path.display()
+                    );
+                    assert!(Command::new("sh").args(["-ec", &make]).status().unwrap().success());
+                    names.push((name, n, who));
+                }
+            }
+        }
+        let mount = scene.mount_by(driver, &Options::default());
+        let mut seen = Vec::new();
+        for (name, n, who) in names {
+            // User 4242 owns it, is in its group or not; another may only write.
+            let group = if who == "4242" { "--groups=4343" } else { "--clear-groups" };
+            for round in 0..2 {
+                let change = CHANGES[n].replace("FILE", &name);
+                let script = format!("{change}; echo $?");
+                let output = Command::new("setpriv")
+                    .args([&format!("--reuid={who}"), "--regid=4242", group, "sh", "-c", &script])
+                    .current_dir(mount.root())
+                    .output()
+                    .unwrap();
+                let look = format!("stat -c '%a %u %g' {name}; getcap {name}");
+                let look = Command::new("sh")
+                    .args(["-c", &look])
+                    .current_dir(mount.root())
+                    .output()
+                    .unwrap();
+                let said = [output.stdout, look.stdout].concat();
+                let said = String::from_utf8_lossy(&said).replace('\n', "; ");
+                seen.push(format!("{change} by {who}, round {round}: {said}"));
+                // Once more on what is in the upper by now.
+                let again = format!("chmod 6777 {name} && setcap cap_net_raw+ep {name}");
+                let again = Command::new("sh")
+                    .args(["-ec", &again])
+                    .current_dir(mount.root())
+                    .status()
+                    .unwrap();
+                assert!(again.success());
+            }
+        }
+        seen
+    });
+    assert_eq!(differing(&results), [""; 0]);
 }
 
 /// suid programs and devices of a layer are inert where the mount says so.

@@ -159,6 +159,13 @@ impl Overlay {
         if caller.uid == 0 && crate::sys::process::is_initial_root() {
             return Ok(false);
         }
+        self.end_privileges(file)
+    }
+
+    /// Takes privileges away that a change of the content of `file` ends. Returns whether the mode is
+    /// another now: the kernel, which asks for this along with a write, does not think of that, and
+    /// would go on to run the file as its owner.
+    pub fn end_privileges(&self, file: FileRef) -> FsResult<bool> {
         self.killed_privileges(&*self.file_to_write(file)?)
     }
 

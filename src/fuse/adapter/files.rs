@@ -31,6 +31,8 @@ impl Adapter {
             Operation::Open { .. } if self.agreed.opens == Opens::Unasked => Err(Errno::NOSYS),
             Operation::Open { flags, kill_suidgid } => {
                 let opened = overlay.open(node, flags, kill_suidgid)?;
+                // It was truncated.
+                self.mode_changed(context, node, kill_suidgid);
                 self.answer_open(context, node, &opened)
             }
             Operation::Create { name, mode, umask, flags } => {
@@ -46,7 +48,11 @@ impl Adapter {
             Operation::Read { file, offset, size } => {
                 context.reply.fill(size, |buffer| overlay.read(file, offset, buffer))
             }
-            Operation::Write { file, offset, data, mode } => {
+            Operation::Write { file, offset, data, mut mode } => {
+                if std::mem::take(&mut mode.kill_suidgid) {
+                    let changed = overlay.end_privileges(file)?;
+                    self.mode_changed(context, node, changed);
+                }
                 let written = overlay.write(file, offset, data, mode)?;
                 // At most the length of a request.
                 context.reply.put(&WriteOut { size: written as u32, padding: 0 })
@@ -149,15 +155,18 @@ impl Adapter {
         self.passthrough.release(context.channel, node);
     }
 
-    /// Takes privileges away that a change of content by this caller ends, and tells the kernel of
-    /// the mode that it keeps.
+    /// Takes privileges away that a change of content by this caller ends.
     fn before_change(&self, context: &Context<'_>, node: NodeId, file: FileRef) -> FsResult<()> {
-        if self.overlay.before_change_by(&context.request.caller, file)?
-            && let Err(errno) = notify::attributes(context.channel, node)
-        {
-            tracing::debug!("the kernel keeps a mode: {errno}");
-        }
+        let changed = self.overlay.before_change_by(&context.request.caller, file)?;
+        self.mode_changed(context, node, changed);
         Ok(())
+    }
+
+    /// Tells the kernel, if it is `changed`, that the mode that it keeps is no longer so.
+    fn mode_changed(&self, context: &Context<'_>, node: NodeId, changed: bool) {
+        if changed && let Err(errno) = notify::attributes(context.channel, node) {
+            tracing::warn!(node = node.0, "the kernel keeps a mode: {errno}");
+        }
     }
 
     fn copy_range(&self, context: &mut Context<'_>, range: CopyFileRange) -> FsResult<()> {
