@@ -11,12 +11,14 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, XattrFlags};
-use support::{Driver, Options, Scene, overlay_xattr, require, rootless};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags};
+use support::{Driver, Options, Scene, Snapshot, overlay_xattr, require, rootless};
 
 fn mark(path: &std::path::Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
@@ -49,7 +51,7 @@ fn no_link_in_a_layer_leads_the_daemon_out_of_it() {
                 for name in ["dir/name", "dir/deep/name"] {
                     // The link itself is shown to users, who follow it by themselves.
                     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                    let resolve = rustix::fs::ResolveFlags::NO_SYMLINKS;
+                    let resolve = ResolveFlags::NO_SYMLINKS;
                     let root = fs::File::open(mount.root()).unwrap();
                     let Ok(file) = rustix::fs::openat2(&root, name, flags, Mode::empty(), resolve)
                     else {
@@ -62,6 +64,172 @@ fn no_link_in_a_layer_leads_the_daemon_out_of_it() {
         }
         over.store(true, Ordering::Relaxed);
     });
+}
+
+/// The same in the upper, while everything that changes a tree is done through the mount: nothing
+/// outside is changed, made or removed.
+#[test]
+fn no_link_in_the_upper_leads_a_change_out_of_it() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let dirs = "dir dir\nfile dir/name x\ndir dir/deep\nfile dir/deep/name x\n";
+    let scene = Scene::new(&format!("[upper]\n{dirs}[lower]\n{dirs}file dir/lower x\n"));
+    let outside = scene.place("outside");
+    fs::create_dir_all(outside.join("deep")).unwrap();
+    for name in ["name", "lower", "deep/name"] {
+        fs::write(outside.join(name), "outside").unwrap();
+    }
+    let kept = Snapshot::of(&outside);
+    let (dir, link) = (scene.upper.join("dir"), scene.upper.join("link"));
+    let over = AtomicBool::new(false);
+    let mut done = 0;
+    for round in 0..12 {
+        let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+        symlink(&outside, &link).unwrap();
+        over.store(false, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    rustix::fs::renameat_with(CWD, &dir, CWD, &link, RenameFlags::EXCHANGE)
+                        .unwrap();
+                }
+                if dir.is_symlink() {
+                    rustix::fs::renameat_with(CWD, &dir, CWD, &link, RenameFlags::EXCHANGE)
+                        .unwrap();
+                }
+            });
+            for step in 0..40 {
+                done += changes_below(mount.root(), step);
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(Snapshot::of(&outside), kept, "round {round}");
+        drop(mount);
+        fs::remove_file(&link).unwrap();
+    }
+    assert!(done > 0, "nothing was done at all");
+}
+
+/// Tries every kind of change in `dir` and tells how many were done. Nothing of it follows a symlink
+/// that users would follow by themselves.
+fn changes_below(root: &std::path::Path, step: usize) -> usize {
+    let root = fs::File::open(root).unwrap();
+    let beneath = |path: &str, flags: OFlags| {
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        let mode = Mode::from_raw_mode(if flags.contains(OFlags::CREATE) { 0o644 } else { 0 });
+        rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, mode, resolve)
+    };
+    let mut done = 0;
+    for path in ["dir", "dir/deep"] {
+        let Ok(dir) = beneath(path, OFlags::RDONLY | OFlags::DIRECTORY) else { continue };
+        let (new, other) = (format!("new{step}"), format!("other{step}"));
+        let mode = Mode::from_raw_mode(0o755);
+        let made = rustix::fs::openat(
+            &dir,
+            &new,
+            OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            mode,
+        );
+        let write = |fd: rustix::fd::OwnedFd| rustix::io::write(fd, b"mine").map(drop);
+        let open = |name: &str| {
+            let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&dir, name, flags, Mode::empty())
+        };
+        let no_flags = AtFlags::empty();
+        let tries = [
+            made.and_then(write),
+            open("name").and_then(write),
+            open("lower").and_then(write),
+            rustix::fs::renameat(&dir, &new, &dir, &other),
+            rustix::fs::linkat(&dir, &other, &dir, &new, no_flags),
+            rustix::fs::mkdirat(&dir, format!("d{step}"), mode),
+            rustix::fs::symlinkat("x", &dir, format!("l{step}")),
+            rustix::fs::chmodat(&dir, "name", Mode::from_raw_mode(0o600), no_flags),
+            rustix::fs::unlinkat(&dir, if step % 8 == 7 { "lower" } else { &other }, no_flags),
+            rustix::fs::unlinkat(&dir, format!("d{step}"), AtFlags::REMOVEDIR),
+            rustix::fs::fsync(&dir),
+        ];
+        done += tries.iter().filter(|done| done.is_ok()).count();
+    }
+    done
+}
+
+/// What a layer calls its files is up to its author, but for `/` and NUL: names of 255 bytes, with
+/// line ends, that are no UTF-8, and that look like marks of some overlay.
+#[test]
+fn strange_names_of_a_lower_are_names_as_any() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\ndir strange\n");
+    let long = [b'n'; 255];
+    let names: [&[u8]; 9] = [
+        b"line\nend",
+        b"\xff\xfe\x80",
+        &long,
+        b" ",
+        b"...",
+        b"\\",
+        b"-rf",
+        b"a:b,c=d",
+        b"\x1b[31m",
+    ];
+    let at =
+        |root: &std::path::Path, name: &[u8]| root.join("strange").join(OsStr::from_bytes(name));
+    for name in names {
+        fs::write(at(&scene.lowers[0], name), name).unwrap();
+    }
+    let mut mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    let listed = || {
+        let entries = fs::read_dir(mount.path("strange")).unwrap().map(Result::unwrap);
+        let mut found: Vec<_> = entries.map(|e| e.file_name().as_bytes().to_vec()).collect();
+        found.sort();
+        found
+    };
+    let mut expected: Vec<_> = names.iter().map(|name| name.to_vec()).collect();
+    expected.sort();
+    assert_eq!(listed(), expected);
+    for name in names {
+        let path = at(mount.root(), name);
+        assert_eq!(fs::read(&path).unwrap(), name);
+        fs::write(&path, "changed").unwrap();
+        fs::rename(&path, mount.path("strange/moved")).unwrap();
+        assert!(!path.exists());
+        fs::rename(mount.path("strange/moved"), &path).unwrap();
+    }
+    assert_eq!(listed(), expected);
+    mount.remount();
+    for name in names {
+        assert_eq!(fs::read(at(mount.root(), name)).unwrap(), b"changed");
+        fs::remove_file(at(mount.root(), name)).unwrap();
+    }
+    assert_eq!(fs::read_dir(mount.path("strange")).unwrap().count(), 0);
+}
+
+/// What a killed daemon, or anybody, left in the workdir is removed however deep and wide it is.
+#[test]
+fn a_workdir_of_any_depth_is_emptied() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::in_memory("[lower]\nfile a x\n");
+    let left = scene.work.join("work");
+    fs::create_dir(&left).unwrap();
+    let mut at = fs::File::open(&left).unwrap();
+    for _ in 0..3000 {
+        rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o755)).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        at = rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap().into();
+        rustix::fs::symlinkat("/", &at, "link").unwrap();
+    }
+    for n in 0..3000 {
+        fs::create_dir_all(left.join(format!("wide/{n}/below"))).unwrap();
+    }
+    drop(at);
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
+    assert_eq!(support::names(&left), [""; 0]);
+    fs::write(mount.path("a"), "served").unwrap();
 }
 
 /// Statement 55: a redirect that leads astray gives an error for its directory alone, and one in

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Errno, Error, FsResult, Result};
-use crate::sys::{self, OFlags, OwnedFd, dir, file, node};
+use crate::sys::{self, OFlags, OwnedFd, dir, file, node, tree};
 
 const STAGING: &str = "work";
 
@@ -135,26 +135,26 @@ pub fn take(dir: &OwnedFd, what: &'static str, path: &Path) -> Result<()> {
     }
 }
 
-/// Removes `parent`/`name` with all below it; it is no error if it is not there.
-pub fn remove_tree(parent: impl sys::AsFd, name: &OsStr) -> FsResult<()> {
-    match node::unlink(&parent, name) {
+/// Removes `parent`/`name` with all below it; it is no error if it is not there. Most are one call:
+/// a whiteout, a file, or a directory that is empty.
+fn remove_tree(parent: &OwnedFd, name: &OsStr) -> FsResult<()> {
+    match node::unlink(parent, name) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(errno) => return Err(errno),
     }
-    match node::remove_dir(&parent, name) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
+    match node::remove_dir(parent, name) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::PERM) => {
+            tree::remove(parent, name)
+        }
+        Err(errno) => Err(errno),
     }
-    let fd = file::open_at(&parent, name, OFlags::PATH | OFlags::DIRECTORY)?;
-    remove_children(&fd)?;
-    node::remove_dir(&parent, name)
 }
 
 /// Removes everything in the directory `parent`.
-fn remove_children(parent: impl sys::AsFd) -> FsResult<()> {
-    let readable = dir::open_dir(&parent, OsStr::new("."))?;
+fn remove_children(parent: &OwnedFd) -> FsResult<()> {
+    let readable = dir::open_dir(parent, OsStr::new("."))?;
     loop {
         // Removing while reading may hide entries from getdents, so read until nothing is left.
         let mut names = Vec::new();
@@ -166,7 +166,7 @@ fn remove_children(parent: impl sys::AsFd) -> FsResult<()> {
             return Ok(());
         }
         for name in names {
-            remove_tree(&parent, &name)?;
+            remove_tree(parent, &name)?;
         }
     }
 }

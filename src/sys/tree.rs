@@ -8,7 +8,7 @@ use super::{AsFd, IFlags, OFlags, OwnedFd, creds, dir, file, node, stat};
 use crate::error::{Errno, FsResult};
 
 /// Removes `parent`/`name` and everything below it; what is not there is fine. Trees of any
-/// depth are removed with two descriptors and without recursion: a container may have made one
+/// depth are removed with few descriptors and without recursion: a container may have made one
 /// that is deeper than any stack. No symlink is followed.
 ///
 /// Nobody else may change the tree meanwhile: the way back up goes through `..`.
@@ -20,22 +20,24 @@ pub fn remove(parent: impl AsFd, name: &OsStr) -> FsResult<()> {
         Err(errno) => return Err(errno),
     };
     let mut at = top;
-    let mut names: Vec<OsString> = Vec::new();
+    let mut above: Vec<Level> = Vec::new();
+    let mut level = Level { name: name.to_owned(), below: Vec::new() };
     loop {
-        match remove_files(&at)? {
-            Found::Directory(child) => {
-                at = open_for_removal(&at, &child)?;
-                names.push(child);
-            }
-            // Removing while reading may hide entries, so only an empty listing is the end.
-            Found::Files => {}
-            Found::Nothing => {
-                let Some(emptied) = names.pop() else { break };
-                let above = parent_of(&at)?;
-                let below = std::mem::replace(&mut at, above);
-                remove_emptied(&at, &emptied, &below)?;
-            }
+        if let Some(child) = level.below.pop() {
+            at = open_for_removal(&at, &child)?;
+            let child = Level { name: child, below: Vec::new() };
+            above.push(std::mem::replace(&mut level, child));
+            continue;
         }
+        // Removing while reading may hide entries, so only an empty listing is the end.
+        if remove_files(&at, &mut level.below)? {
+            continue;
+        }
+        let Some(parent) = above.pop() else { break };
+        let emptied = std::mem::replace(&mut level, parent).name;
+        let above = parent_of(&at)?;
+        let below = std::mem::replace(&mut at, above);
+        remove_emptied(&at, &emptied, &below)?;
     }
     remove_emptied(&parent, name, &at)
 }
@@ -55,33 +57,34 @@ fn remove_emptied(parent: impl AsFd, name: &OsStr, fd: &OwnedFd) -> FsResult<()>
     }
 }
 
-/// What a directory held.
-enum Found {
-    /// A directory, whose removal comes first.
-    Directory(OsString),
-    /// Files, which are removed now.
-    Files,
-    Nothing,
+/// A directory that is being emptied.
+struct Level {
+    name: OsString,
+    /// Directories in it that go next.
+    below: Vec<OsString>,
 }
 
-/// Removes the files in `at` up to its first directory.
-fn remove_files(at: &OwnedFd) -> FsResult<Found> {
-    let mut found = Found::Nothing;
+/// So many directories are noted at one reading: a directory of very many is not read anew for
+/// each, nor are all their names kept.
+const AT_ONCE: usize = 1024;
+
+/// Removes the files in `at` and notes the directories. Tells whether there was anything.
+fn remove_files(at: &OwnedFd, below: &mut Vec<OsString>) -> FsResult<bool> {
+    let mut any = false;
     dir::read_dir(at, |entry| {
+        any = true;
         let is_dir = match entry.kind {
             FileType::Directory => true,
             FileType::Unknown => stat::stat_at(at, entry.name)?.is_dir(),
             _ => false,
         };
-        if is_dir {
-            found = Found::Directory(entry.name.to_owned());
-            return Ok(false);
+        if !is_dir {
+            return unlink(at, entry.name).map(|()| true);
         }
-        unlink(at, entry.name)?;
-        found = Found::Files;
-        Ok(true)
+        below.push(entry.name.to_owned());
+        Ok(below.len() < AT_ONCE)
     })?;
-    Ok(found)
+    Ok(any)
 }
 
 /// Removes a file, also one that `chattr` made immutable.
