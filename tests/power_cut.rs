@@ -17,16 +17,19 @@ mod power;
 mod support;
 mod workload;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use model::Subject;
 use model::core::Core;
+use plyfs::layer::upper::{Present, Upper, Wanted};
 use plyfs::overlay::Overlay;
 use plyfs::overlay::options::UpperOption;
 use power::disk::{Disk, Image};
 use power::{Filesystem, Mounted};
+use rustix::fs::RenameFlags;
 use support::{Driver, Options, Scene, require};
 use workload::stories::Story;
 use workload::{Chance, Findings, Load, Promise, States};
@@ -211,6 +214,38 @@ fn nothing_promised_is_lost_on_btrfs() {
 #[test]
 fn a_directory_that_came_up_is_as_durable_as_what_is_synced_in_it() {
     cut(Filesystem::Btrfs, COMING_UP);
+}
+
+/// What came from staging is made durable with the first promise about it; a whiteout is not waited
+/// for: an unmount after removals alone commits nothing.
+#[test]
+fn on_btrfs_a_whiteout_is_nothing_to_settle() {
+    let filesystem = Filesystem::Btrfs;
+    if !available(filesystem) {
+        return;
+    }
+    let scene = Scene::empty(0);
+    let disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
+    filesystem.make(disk.device());
+    let place = scene.place("backing");
+    let _backing = Mounted::new(filesystem, disk.device(), &place, "noatime");
+    let (path, work) = (place.join("upper"), place.join("work"));
+    for dir in [&path, &work, &path.join("dir")] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    std::fs::write(path.join("file"), "x").unwrap();
+    let upper = Upper::open(&path, &work, Wanted::default()).unwrap();
+    for (name, present) in
+        [("nothing", Present::Nothing), ("file", Present::File), ("dir", Present::Dir)]
+    {
+        upper.whiteout(&upper.root, OsStr::new(name), present).unwrap();
+        assert!(!upper.must_settle(), "{name}");
+    }
+    let staged = upper.work.fresh_name();
+    plyfs::sys::node::make_dir(upper.work.staging(), &staged, 0o755).unwrap();
+    upper.publish(&staged, &upper.root, OsStr::new("made"), RenameFlags::empty()).unwrap();
+    assert!(upper.must_settle());
+    upper.close().unwrap();
 }
 
 /// A volatile mount promises nothing; after a cut in which anything of it reached the disk, it is

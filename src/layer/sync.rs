@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Upper;
 use crate::error::{Errno, FsResult};
-use crate::sys::{self, AsFd, file, writeback};
+use crate::sys::{self, AsFd, OwnedFd, file, writeback};
 
 impl Upper {
     /// fsync of an open file of the upper, unless the mount is volatile.
@@ -38,5 +38,43 @@ impl Upper {
         file::sync_filesystem(sys::dir::open_dir(&self.root, OsStr::new("."))?)?;
         self.unsettled.all_settled(now);
         Ok(())
+    }
+
+    /// Whether something must be done about what came from staging.
+    pub fn must_settle(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// Whether renames may come to the disk in another order than they were made in.
+    pub fn reorders(&self) -> bool {
+        self.unsettled.watches()
+    }
+
+    /// Takes note of what came to `dir`/`name` from staging, its data durable: its place may not
+    /// be. Before it is there it must not be noted: a sync in between would count for it.
+    ///
+    /// A directory must not be synced in staging by itself either: btrfs (Linux 6.18) then brings
+    /// it back with both names after a power cut, and refuses to be mounted for that.
+    pub fn moved_in(&self, dir: &OwnedFd, name: &OsStr) {
+        if !self.unsettled.watches() {
+            return;
+        }
+        let too_many = sys::stat::stat_at(dir, name).map(|stat| self.unsettled.add(stat.ino));
+        // Too many, or one that cannot be told: all is made durable at once.
+        if !matches!(too_many, Ok(false))
+            && let Err(errno) = self.sync_all()
+        {
+            tracing::warn!(%errno, "cannot sync the upper");
+        }
+    }
+
+    /// Makes the place of `file`, a file or directory, durable if it may not be, with all else.
+    /// Tells whether that was done.
+    pub fn settle(&self, file: &OwnedFd) -> FsResult<bool> {
+        if self.unsettled.is_empty() || !self.unsettled.has(sys::stat::stat_fd(file)?.ino) {
+            return Ok(false);
+        }
+        self.sync_all()?;
+        Ok(true)
     }
 }

@@ -177,15 +177,15 @@ impl Upper {
             (Style::Device, Present::Nothing) => self.link_whiteout(dir, name),
             (_, Present::Nothing) => {
                 let staged = self.stage_whiteout(dir)?;
-                self.publish(&staged, dir, name, RenameFlags::NOREPLACE)
+                self.publish_whiteout(&staged, dir, name, RenameFlags::NOREPLACE)
             }
             (_, Present::File) => {
                 let staged = self.stage_whiteout(dir)?;
-                self.publish(&staged, dir, name, RenameFlags::empty())
+                self.publish_whiteout(&staged, dir, name, RenameFlags::empty())
             }
             (_, Present::Dir) => {
                 let staged = self.stage_whiteout(dir)?;
-                self.publish(&staged, dir, name, RenameFlags::EXCHANGE)?;
+                self.publish_whiteout(&staged, dir, name, RenameFlags::EXCHANGE)?;
                 self.work.discard(&staged);
                 Ok(())
             }
@@ -233,10 +233,23 @@ impl Upper {
         name: &OsStr,
         flags: RenameFlags,
     ) -> FsResult<()> {
+        self.publish_whiteout(staged, dir, name, flags)?;
+        self.moved_in(dir, name);
+        Ok(())
+    }
+
+    /// As [`Upper::publish`], of a whiteout: nothing is ever synced in one, so that it is as durable
+    /// as any other removal, and no later promise waits for its place.
+    fn publish_whiteout(
+        &self,
+        staged: &OsStr,
+        dir: &OwnedFd,
+        name: &OsStr,
+        flags: RenameFlags,
+    ) -> FsResult<()> {
         let done = node::rename(self.work.staging(), staged, dir, name, flags);
-        match &done {
-            Ok(()) => self.moved_in(dir, name),
-            Err(_) => self.work.discard(staged),
+        if done.is_err() {
+            self.work.discard(staged);
         }
         done
     }
@@ -285,44 +298,6 @@ impl Upper {
             Err(Errno::NOENT) => Ok(true),
             Err(errno) => Err(errno),
         }
-    }
-
-    /// Whether something must be done about what came from staging.
-    pub fn must_settle(&self) -> bool {
-        !self.unsettled.is_empty()
-    }
-
-    /// Whether renames may come to the disk in another order than they were made in.
-    pub fn reorders(&self) -> bool {
-        self.unsettled.watches()
-    }
-
-    /// Takes note of what came to `dir`/`name` from staging, its data durable: its place may not
-    /// be. Before it is there it must not be noted: a sync in between would count for it.
-    ///
-    /// A directory must not be synced in staging by itself either: btrfs (Linux 6.18) then brings
-    /// it back with both names after a power cut, and refuses to be mounted for that.
-    pub fn moved_in(&self, dir: &OwnedFd, name: &OsStr) {
-        if !self.unsettled.watches() {
-            return;
-        }
-        let too_many = sys::stat::stat_at(dir, name).map(|stat| self.unsettled.add(stat.ino));
-        // Too many, or one that cannot be told: all is made durable at once.
-        if !matches!(too_many, Ok(false))
-            && let Err(errno) = self.sync_all()
-        {
-            tracing::warn!(%errno, "cannot sync the upper");
-        }
-    }
-
-    /// Makes the place of `file`, a file or directory, durable if it may not be, with all else.
-    /// Tells whether that was done.
-    pub fn settle(&self, file: &OwnedFd) -> FsResult<bool> {
-        if self.unsettled.is_empty() || !self.unsettled.has(sys::stat::stat_fd(file)?.ino) {
-            return Ok(false);
-        }
-        self.sync_all()?;
-        Ok(true)
     }
 
     /// Says that whiteouts in xattr form may be in `dir`: the kernel looks for them below such a mark
