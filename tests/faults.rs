@@ -21,6 +21,7 @@ use std::process::Command;
 use power::disk::{Disk, Image};
 use power::{Filesystem, Mounted, run};
 use rustix::io::Errno;
+use rustix::mount::MountFlags;
 use support::{Driver, MountedOverlay, Options, Scene, names, refused, require};
 
 /// A stack whose upper is on a small disk of its own.
@@ -119,24 +120,23 @@ fn an_upper_that_goes_read_only_gives_erofs_and_comes_back() {
     let Some(faulty) = Faulty::new("noatime") else { return };
     let mount = faulty.mount();
     append(&mount.path("f0")).unwrap();
-    // The kernel tells the daemon of a closed file in its own time.
-    let remount = |how: &str| {
-        let mut command = Command::new("mount");
-        command.args(["-o", how]).arg(faulty.backing.path());
+    // The kernel tells the daemon of a closed file in its own time: until then it is in use.
+    let remount = |flags: MountFlags| {
         let start = std::time::Instant::now();
-        while !command.status().unwrap().success() {
-            assert!(start.elapsed().as_secs() < 20, "{command:?}");
+        while let Err(errno) = rustix::mount::mount_remount(faulty.backing.path(), flags, "") {
+            let patient = start.elapsed().as_secs() < 120;
+            assert!(errno == Errno::BUSY && patient, "{flags:?}: {errno}");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     };
-    remount("remount,ro");
+    remount(MountFlags::RDONLY);
     for n in 1..FILES {
         assert_eq!(refused(append(&mount.path(format!("f{n}")))), Errno::ROFS);
         assert_eq!(refused(fs::remove_file(mount.path(format!("f{n}")))), Errno::ROFS);
         assert_eq!(refused(fs::rename(mount.path(format!("f{n}")), mount.path("x"))), Errno::ROFS);
     }
     assert_lowers_show(&mount, &[0]);
-    remount("remount,rw");
+    remount(MountFlags::empty());
     append(&mount.path("f1")).unwrap();
     fs::remove_file(mount.path("f2")).unwrap();
 }
@@ -212,7 +212,7 @@ fn too_few_descriptors_give_emfile_and_no_more() {
         fs::create_dir(scene.lowers[0].join(format!("d{n}"))).unwrap();
         fs::write(scene.lowers[0].join(format!("d{n}/f")), format!("{n}")).unwrap();
     }
-    let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["passthrough=off"]));
+    let mount = scene.mount_by(Driver::Plyfs, &Options::default());
     let limit = descriptors(&mount) + 60;
     let daemon = mount.daemon_id().unwrap().to_string();
     run(Command::new("prlimit").args(["--pid", &daemon, &format!("--nofile={limit}:{limit}")]));

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::mounted::Driver;
 
 /// Whether `need` is there. `root`: the tests run as root. `fuse`: /dev/fuse opens.
-/// `overlayfs`: the kernel can mount one. `tool:NAME`: NAME is a program in PATH.
+/// `overlayfs`: the kernel can mount one. `memory-cgroup`: one can be made. `tool:NAME`: NAME is a
+/// program in PATH.
 ///
 /// A need named in `PLYFS_TEST_SKIP` (separated by commas) gives `false` and one line that says
 /// so: the test returns. A need that is missing without being named fails the test.
@@ -104,6 +105,22 @@ fn look_for(need: &str) -> Result<(), String> {
                 false => Err("the kernel has no overlayfs (modprobe overlay?)".to_owned()),
             }
         }
+        "memory-cgroup" => match has_memory_cgroup() {
+            true => Ok(()),
+            false => Err("no memory cgroup can be made below /sys/fs/cgroup".to_owned()),
+        },
         _ => panic!("no such need: {need}"),
     }
+}
+
+/// Whether a cgroup that limits memory can be made, in either version of the interface.
+fn has_memory_cgroup() -> bool {
+    let limits = [("", "memory.max"), ("memory", "memory.limit_in_bytes")];
+    limits.iter().any(|(place, limit)| {
+        let name = format!("plyfs-test-probe-{}", std::process::id());
+        let probe = Path::new("/sys/fs/cgroup").join(place).join(name);
+        let made = std::fs::create_dir(&probe).is_ok();
+        let limits = probe.join(limit).exists();
+        made && std::fs::remove_dir(&probe).is_ok() && limits
+    })
 }
