@@ -256,6 +256,7 @@ impl Overlay {
                 self.nodes.add_key(node, RealKey { dev: copied.dev, ino: copied.ino })?;
             }
         }
+        self.nodes.count_copy_up();
         node.now_upper(!attributes_only);
         let mut state = node.state.lock();
         if !attributes_only {

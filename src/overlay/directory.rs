@@ -1,13 +1,12 @@
 //! What only directories have: their parts in the layers, and their merged entries.
 
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
-
-use parking_lot::RwLock;
 
 use super::layer_dir::LayerDir;
 use super::listing::Listing;
 use super::lower_path::LowerPath;
+use super::sync::RwLock;
+use super::sync::atomic::AtomicU32;
 use crate::error::{Errno, FsResult};
 
 /// What only directories have.

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::{Mutex, RwLock};
 
 use super::node::Node;
 use super::program::is_program;
+use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use super::sync::{Mutex, RwLock};
 use super::{HandleId, Opened};
 use crate::error::{Errno, FsResult};
 use crate::sys::{OFlags, OwnedFd};

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use parking_lot::Mutex;
+use super::sync::Mutex;
 
 /// Bits that tell filesystems apart.
 const FS_BITS: u32 = 8;

@@ -2,13 +2,13 @@
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
-use parking_lot::{Mutex, RwLock};
 
 use super::Name;
+use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use super::sync::{Mutex, RwLock};
 use crate::error::{Errno, FsResult};
 use crate::layer::LayerIndex;
 use crate::layer::xattrs::{DirMarks, dir_marks};
@@ -51,7 +51,7 @@ enum Place {
     Child { parent: Arc<LayerDir>, name: Name },
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static NEXT_ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 impl LayerDir {
     fn new(layer: LayerIndex, marks: Marks, place: Place) -> Arc<LayerDir> {
@@ -171,7 +171,7 @@ impl DirFds {
             if let Some(shard) = self.shard(dir.id) {
                 shard.lock().fds.pop(&dir.id);
             }
-            std::thread::yield_now();
+            super::sync::yield_now();
         }
     }
 

@@ -42,8 +42,13 @@ impl Overlay {
         name: &OsStr,
     ) -> FsResult<Entry> {
         let name = name_of(name);
-        let merged = self.find(dir, &name)?.ok_or(Errno::NOENT)?;
-        self.intern(parent, &name, merged)
+        loop {
+            let as_of = self.nodes.copy_ups();
+            let merged = self.find(dir, &name)?.ok_or(Errno::NOENT)?;
+            if let Some(entry) = self.intern(parent, &name, merged, as_of)? {
+                return Ok(entry);
+            }
+        }
     }
 
     /// What `name` is in the directory, from its listing where that is kept.
@@ -66,8 +71,16 @@ impl Overlay {
         self.merge(&parts, name, Some(&known))
     }
 
-    /// The node of what was found, with one lookup counted.
-    fn intern(&self, parent: &Arc<Node>, name: &Name, merged: Merged) -> FsResult<Entry> {
+    /// The node of what was found, with one lookup counted. None where there is no node yet and
+    /// something was copied up since it was looked for (`as_of`): the file may lie elsewhere now,
+    /// and who brought it there may have gone already. It must be looked for again then.
+    fn intern(
+        &self,
+        parent: &Arc<Node>,
+        name: &Name,
+        merged: Merged,
+        as_of: u64,
+    ) -> FsResult<Option<Entry>> {
         let ino = self.ino_of(parent.directory()?, &merged)?;
         let indexed = self.indexed(&merged)?;
         let stat = indexed.as_ref().map_or(merged.stat, |indexed| indexed.stat);
@@ -83,10 +96,18 @@ impl Overlay {
         };
         let index = indexed.map(|indexed| indexed.name);
         let found = Found { parent, name, merged, key, ino, is_upper, data, index };
-        let node = self.nodes.intern(key, |id| found.into_node(id))?;
+        let mut outdated = false;
+        let node = self.nodes.intern(key, |id| {
+            outdated = self.nodes.copy_ups() != as_of;
+            if outdated { Err(Errno::AGAIN) } else { found.into_node(id) }
+        });
+        if outdated {
+            return Ok(None);
+        }
+        let node = node?;
         if node.kind() != stat.file_type() {
             // A number used again while its old node lives would mix two files.
-            self.nodes.forget(node.id, 1);
+            self.give_back(node);
             return Err(Errno::STALE);
         }
         node.add_name(parent, name);
@@ -96,12 +117,20 @@ impl Overlay {
             self.stat_node(&node)
         };
         match shown {
-            Ok(stat) => Ok(Entry { node: node.id, stat }),
+            Ok(stat) => Ok(Some(Entry { node: node.id, stat })),
             Err(errno) => {
-                self.nodes.forget(node.id, 1);
+                self.give_back(node);
                 Err(errno)
             }
         }
+    }
+
+    /// Takes a lookup back that the kernel is not told of.
+    fn give_back(&self, node: Arc<Node>) {
+        let id = node.id;
+        // A reference of ours would keep it.
+        drop(node);
+        self.nodes.forget(id, 1);
     }
 
     /// For a directory whose lower part a directory elsewhere has, too (somebody copied a

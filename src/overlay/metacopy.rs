@@ -164,6 +164,7 @@ impl Overlay {
             }
             return Err(errno);
         }
+        self.nodes.count_copy_up();
         node.now_upper(true);
         node.state.lock().drop_lower();
         self.counters.copied_up(FileType::RegularFile, false);

@@ -25,8 +25,6 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::{Errno, FsResult};
 use crate::layer::ids::IdMap;
 use crate::layer::{Layer, LayerIndex, Namespace, Upper};
@@ -51,6 +49,8 @@ mod lookup;
 mod lower_path;
 mod merge;
 mod metacopy;
+#[cfg(all(test, feature = "models"))]
+mod models;
 mod moving;
 mod node;
 mod node_state;
@@ -66,6 +66,7 @@ mod renew;
 mod stack;
 mod stage;
 mod stored_stat;
+mod sync;
 mod xattr;
 
 pub use options::Options;
@@ -78,6 +79,7 @@ use inode_number::InodeNumbers;
 use layer_dir::{DirFds, LayerDir};
 use node_table::NodeTable;
 use readdir::ListingBudget;
+use sync::Mutex;
 
 /// A name in a directory as the tables keep it: short ones in place, long ones shared.
 pub(crate) type Name = hipstr::HipOsStr<'static>;

@@ -10,13 +10,13 @@
 //!    moments. Only the building of a listing does I/O under its lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
-use parking_lot::Mutex;
 use rustix::fs::FileType;
 
 use super::directory::Directory;
 use super::node_state::NodeState;
+use super::sync::Mutex;
+use super::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use super::{Name, NodeId};
 use crate::error::{Errno, FsResult};
 

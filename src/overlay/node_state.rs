@@ -187,9 +187,9 @@ impl NodeState {
         self.rare.as_mut().map(|rare| std::mem::take(&mut rare.keys)).unwrap_or_default()
     }
 
-    /// The node that took over its names.
-    pub fn successor(&self) -> Option<&Arc<Node>> {
-        self.rare.as_ref()?.successor.as_ref()
+    /// Parts with the node that took over its names.
+    pub(super) fn take_successor(&mut self) -> Option<Arc<Node>> {
+        self.rare.as_mut()?.successor.take()
     }
 
     pub(super) fn set_successor(&mut self, fresh: Arc<Node>) {

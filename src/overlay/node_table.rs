@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::FileType;
 
 use super::NodeId;
 use super::directory::Directory;
 use super::node::{Alias, Node, RealKey};
 use super::node_state::NodeState;
+use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::{Mutex, MutexGuard};
 use crate::error::{Errno, FsResult};
 use crate::sys::OwnedFd;
 
@@ -40,6 +40,10 @@ pub struct NodeTable {
     live: AtomicU64,
     /// The most there were since memory was last given back.
     peak: AtomicU64,
+    /// See [`NodeTable::copy_ups`].
+    copy_ups: AtomicU64,
+    /// Held by the one thread that takes nodes out, and while it refers to any.
+    collecting: Mutex<()>,
 }
 
 /// Whether nothing but the table and the caller refers to a node, to which `leading` keys lead:
@@ -117,6 +121,8 @@ impl NodeTable {
             next: AtomicU64::new(1),
             live: AtomicU64::new(1),
             peak: AtomicU64::new(1),
+            copy_ups: AtomicU64::new(0),
+            collecting: Mutex::new(()),
         };
         table.shard(shard_of(key))?.insert_key(key, &table.root);
         Ok(table)
@@ -156,6 +162,17 @@ impl NodeTable {
         let node = self.add(&mut shard, key, make)?;
         shard.insert_key(key, &node);
         Ok(node)
+    }
+
+    /// Changes with each copy-up. What a layer was seen to have before that may not be so any
+    /// more: the node that knows has to be asked or, where there is none, the layer again.
+    pub fn copy_ups(&self) -> u64 {
+        self.copy_ups.load(Ordering::Acquire)
+    }
+
+    /// A file, or its data, lies in the upper now. Told by who holds the node.
+    pub fn count_copy_up(&self) {
+        self.copy_ups.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Adds a node that no key leads to (a file without a name), but may later; counts one
@@ -236,24 +253,38 @@ impl NodeTable {
     /// Takes back `count` lookups; a node without any, whose name no child needs, goes. A
     /// number that is not known is left alone: a FORGET may be repeated.
     pub fn forget(&self, id: NodeId, count: u64) {
-        let Ok(node) = self.get(id) else { return };
-        if id != NodeId::ROOT && node.forget_lookups(count) {
-            self.collect(node);
+        if id != NodeId::ROOT && self.get(id).is_ok_and(|node| node.forget_lookups(count)) {
+            self.collect(id);
         }
     }
 
-    /// Removes `node` if nothing refers to it, and then its parents likewise.
-    fn collect(&self, node: Arc<Node>) {
-        let mut pending = vec![node];
+    /// Ends a reference that no request of the kernel answers for: if the last lookup was taken
+    /// back meanwhile, the node was left where it is for its sake.
+    pub fn let_go(&self, node: Arc<Node>) {
+        let id = node.id;
+        drop(node);
+        if id != NodeId::ROOT {
+            self.collect(id);
+        }
+    }
+
+    /// Removes the node if nothing refers to it, and then its parents likewise. One thread at a
+    /// time: of two that refer to a directory, as what they remove lies in it or is it, each would
+    /// leave it to the other.
+    fn collect(&self, id: NodeId) {
+        // Dropped after the lock: descriptors are closed by that.
+        let mut gone = Vec::new();
+        let _alone = self.collecting.lock();
+        let mut pending: Vec<_> = self.get(id).into_iter().collect();
         while let Some(node) = pending.pop() {
             if node.id == NodeId::ROOT || !self.remove_unused(&node) {
                 continue;
             }
             let (names, successor) = {
                 let mut state = node.state.lock();
-                (state.take_names(), state.successor().cloned())
+                (state.take_names(), state.take_successor())
             };
-            drop(node);
+            gone.push(node);
             pending.extend(names.into_iter().map(|alias| alias.parent).chain(successor));
         }
     }

@@ -5,13 +5,13 @@ use std::ffi::OsStr;
 use std::sync::{Arc, Weak};
 
 use lru::LruCache;
-use parking_lot::Mutex;
 use rustix::fs::FileType;
 
 use super::directory::Directory;
 use super::layer_dir::LayerDir;
 use super::listing::{DOT, DOT_DOT, Listed, Listing, Part};
 use super::node::Node;
+use super::sync::Mutex;
 use super::{DirEntry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::whiteout;
@@ -217,6 +217,7 @@ impl Overlay {
             if let Some(dir) = &old.dir {
                 *dir.listing.write() = None;
             }
+            self.nodes.let_go(old);
         }
     }
 

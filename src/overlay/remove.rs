@@ -12,6 +12,7 @@ use super::layer_dir::name_of;
 use super::listing::{Listed, Occupant};
 use super::node::Node;
 use super::node_state::NodeState;
+use super::sync::RwLockWriteGuard;
 use super::{Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::upper::{Present, Upper};
@@ -122,7 +123,7 @@ impl Overlay {
     pub(super) fn write_names<'a>(
         &self,
         dir: &'a Directory,
-    ) -> FsResult<parking_lot::RwLockWriteGuard<'a, DirState>> {
+    ) -> FsResult<RwLockWriteGuard<'a, DirState>> {
         let state = dir.state.write();
         if state.dead { Err(Errno::NOENT) } else { Ok(state) }
     }

@@ -14,6 +14,7 @@ use super::layer_dir::name_of;
 use super::listing::{Listed, Listing};
 use super::moving::{Leave, move_over};
 use super::node::Node;
+use super::sync::RwLockWriteGuard;
 use super::{Entry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::upper::Present;
@@ -161,10 +162,7 @@ impl Overlay {
         &self,
         a: &'a Arc<Node>,
         b: &'a Arc<Node>,
-    ) -> FsResult<(
-        parking_lot::RwLockWriteGuard<'a, DirState>,
-        Option<parking_lot::RwLockWriteGuard<'a, DirState>>,
-    )> {
+    ) -> FsResult<(RwLockWriteGuard<'a, DirState>, Option<RwLockWriteGuard<'a, DirState>>)> {
         let (first, second) = (a.directory()?, b.directory()?);
         if Arc::ptr_eq(a, b) {
             return Ok((self.write_names(first)?, None));

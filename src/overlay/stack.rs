@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::counters::Counters;
 use super::directory::Directory;
 use super::handle::HandleTable;
@@ -16,6 +14,7 @@ use super::node_state::NodeState;
 use super::node_table::NodeTable;
 use super::options::{Options, RedirectDir, UpperOption};
 use super::readdir::ListingBudget;
+use super::sync::Mutex;
 use super::{Overlay, Policy};
 use crate::error::{Errno, Error, Result};
 use crate::layer::ids::{IdMap, IdRange};
@@ -198,10 +197,10 @@ fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Resul
 
 /// Upper and workdir must be apart: staging would show in the merged tree, or be removed with it.
 fn refuse_overlap(upper: &Path, work: &Path) -> Result<()> {
-    let real = |path: &Path| {
-        std::fs::canonicalize(path).map_err(|error| Error::std_io("open", path, &error))
+    let real = |action: &'static str, path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| Error::std_io(action, path, &error))
     };
-    let (upper_real, work_real) = (real(upper)?, real(work)?);
+    let (upper_real, work_real) = (real("open upperdir", upper)?, real("open workdir", work)?);
     if upper_real.starts_with(&work_real) || work_real.starts_with(&upper_real) {
         let reason = format!("upperdir {} and it must lie beside each other", upper.display());
         return Err(Error::option("workdir", reason));

@@ -187,7 +187,7 @@ impl Options {
 
     fn finish(mut self, upper: UpperParts) -> Result<Options> {
         if self.lowerdirs.is_empty() {
-            return Err(Error::option("lowerdir", "must be given: DIR[:DIR...], topmost first"));
+            return Err(Error::option("lowerdir", LOWERDIR_NEEDED));
         }
         self.upper = match (upper.upperdir, upper.workdir) {
             (Some(upperdir), Some(workdir)) => Some(UpperOption { upperdir, workdir }),
@@ -265,8 +265,13 @@ impl Given<'_> {
     }
 }
 
+const LOWERDIR_NEEDED: &str = "must be given: DIR[:DIR...], topmost first";
+
 fn lowerdirs(given: &Given<'_>) -> Result<Vec<PathBuf>> {
     let value = given.value.unwrap_or_default();
+    if value.is_empty() {
+        return Err(Error::option(given.name, LOWERDIR_NEEDED));
+    }
     let mut paths = Vec::new();
     for part in split(value, b':') {
         let path = unescape(part);
