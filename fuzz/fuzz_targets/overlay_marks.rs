@@ -1,4 +1,4 @@
-//! The values of overlay's own xattrs and the names of its index.
+//! The values of overlay's own xattrs, the names of its index, and owners kept in xattrs.
 #![no_main]
 
 use std::ffi::OsStr;
@@ -11,6 +11,7 @@ use plyfs::layer::redirect::Redirect;
 use plyfs::layer::xattrs;
 
 fuzz_target!(|input: &[u8]| {
+    plyfs::layer::stored_stat::fuzz_value(input);
     if let Ok(redirect) = Redirect::parse(input) {
         assert_eq!(redirect.to_bytes(), input);
         if let Redirect::Absolute(components) = redirect {

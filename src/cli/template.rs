@@ -226,6 +226,14 @@ fn title(field: &str) -> String {
     text
 }
 
+/// The fuzz target's way in: reads a template and fills it in.
+#[cfg(fuzzing)]
+pub fn fuzz_template(text: &str, object: &Value) {
+    if let Ok(template) = Template::parse(text) {
+        drop((template.header(), template.render(object)));
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test stops")]
 mod tests {

@@ -41,4 +41,6 @@ pub mod stats;
 mod workers;
 
 pub use notify::Notifier;
+#[cfg(fuzzing)]
+pub use request::fuzz_request;
 pub use session::{Observer, Session, Stopper};

@@ -231,6 +231,39 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The fuzz target's way in: decodes a message of any bytes and holds what comes out of it to
+/// what the rest of the daemon relies on.
+#[cfg(fuzzing)]
+#[allow(clippy::panic, reason = "a finding stops the target")]
+pub fn fuzz_request(message: &[u8]) {
+    let Some(request) = Request::parse(message) else { return };
+    assert!(request.body.len() + size_of::<InHeader>() <= message.len());
+    for setxattr_ext in [false, true] {
+        let Ok(operation) = request.operation(setxattr_ext) else { continue };
+        match operation {
+            Operation::Lookup { name }
+            | Operation::MkNod { name, .. }
+            | Operation::MkDir { name, .. }
+            | Operation::Unlink { name }
+            | Operation::RmDir { name }
+            | Operation::Rename { new_name: name, .. }
+            | Operation::Symlink { name, .. }
+            | Operation::Link { name, .. }
+            | Operation::Create { name, .. } => {
+                assert_eq!(crate::error::check_name(name), Ok(()));
+            }
+            Operation::Write { data, .. } => assert!(data.len() <= message.len()),
+            Operation::BatchForget { nodes } => {
+                assert!(size_of_val(nodes) <= message.len());
+            }
+            Operation::SetXattr { name, .. } | Operation::GetXattr { name, .. } => {
+                assert!(!name.as_encoded_bytes().contains(&0));
+            }
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -167,6 +167,27 @@ fn parse_kind(word: &str) -> Option<(FileType, u32)> {
     }
 }
 
+/// The fuzz target's way in: what a value says, and the value that says the same.
+#[cfg(fuzzing)]
+#[allow(clippy::panic, reason = "a finding stops the target")]
+pub fn fuzz_value(value: &[u8]) {
+    let Some(stored) = Stored::parse(value) else { return };
+    let (Some(uid), Some(gid), Some(kind)) = (stored.uid, stored.gid, stored.kind) else { return };
+    if kind == FileType::Unknown {
+        return;
+    }
+    let mode = kind.as_raw_mode() | stored.permissions;
+    let stat = Stat { uid, gid, mode, rdev: stored.rdev, ..Stat::default() };
+    for xattr in StatXattr::ALL {
+        assert_eq!(
+            Stored::parse(xattr.value(&stat).as_bytes()),
+            Some(stored),
+            "{}",
+            xattr.value(&stat)
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

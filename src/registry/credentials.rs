@@ -244,6 +244,19 @@ pub(super) fn run_helper(helper: &str, action: &str, input: &[u8]) -> Result<std
     child.wait_with_output().map_err(|error| failed(&error))
 }
 
+/// The fuzz target's way in: looks for `name` in a file of these bytes. One that names a helper
+/// is left alone: a helper is a program.
+#[cfg(fuzzing)]
+pub fn fuzz_credentials(bytes: &[u8], name: &str) {
+    let (Ok(file), Ok(remote)) = (serde_json::from_slice::<File>(bytes), Remote::parse(name))
+    else {
+        return;
+    };
+    if file.creds_store.is_none() && file.cred_helpers.is_empty() {
+        drop(file.find(&remote, Path::new("config.json")));
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test stops")]
 mod tests {

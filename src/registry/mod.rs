@@ -27,6 +27,8 @@ mod push;
 use std::path::PathBuf;
 
 pub use credentials::Credentials;
+#[cfg(fuzzing)]
+pub use credentials::fuzz_credentials;
 pub use login::{Login, login, logout};
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};

@@ -73,6 +73,15 @@ fn field<'a>(record: &'a SnapshotRecord, path: &[String]) -> Option<&'a str> {
     }
 }
 
+/// The fuzz target's way in: reads a filter and asks it about a snapshot.
+#[cfg(fuzzing)]
+pub fn fuzz_filter(text: &str, record: &SnapshotRecord) {
+    match Filters::parse(&[text.to_owned()]) {
+        Ok(filters) => drop(filters.match_record(record)),
+        Err(error) => assert!(error.to_string().contains(text)),
+    }
+}
+
 /// Reads a filter from its start.
 struct Reader<'a> {
     rest: &'a str,

@@ -49,6 +49,8 @@ use crate::error::Result;
 use crate::store::{SnapshotId, SnapshotKind, SnapshotRecord, Snapshots, Store};
 
 pub use failure::{Failure, Outcome};
+#[cfg(fuzzing)]
+pub use filter::fuzz_filter;
 pub use life::Start;
 pub use mounts::Driver;
 pub use serve::serve;

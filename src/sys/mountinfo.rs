@@ -57,7 +57,12 @@ pub fn read_elsewhere() -> FsResult<Vec<MountPoint>> {
 
 fn read_of(process: &Path) -> std::io::Result<Vec<MountPoint>> {
     let table = std::fs::read(process.join("mountinfo"))?;
-    Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
+    Ok(parse_table(&table))
+}
+
+/// Reads a table of mounts; a line that is none is left out.
+pub fn parse_table(table: &[u8]) -> Vec<MountPoint> {
+    table.split(|b| *b == b'\n').filter_map(parse).collect()
 }
 
 /// Reads one line: `id parent major:minor root PATH options [tags] - KIND SOURCE options`.

@@ -18,6 +18,7 @@ pub struct Time {
 
 /// The attributes of one file, as its own filesystem gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(fuzzing, derive(Default))]
 pub struct Stat {
     /// Device of the filesystem that holds it, `major << 32 | minor`.
     pub dev: u64,
