@@ -105,6 +105,13 @@ impl Error {
         Error::Invalid { what: what.into(), reason: reason.into() }
     }
 
+    /// A thread of ours that ended in a panic, which has said where on standard error.
+    pub fn bug(what: &str) -> Self {
+        Error::Refused(format!(
+            "{what} ended in a panic, a bug of plyfs: please report what stands above"
+        ))
+    }
+
     /// The errno nearest to this error.
     pub fn errno(&self) -> Errno {
         match self {

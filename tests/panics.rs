@@ -11,7 +11,8 @@
 mod support;
 
 use std::fs;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use plyfs::fuse::Session;
 use plyfs::overlay::Overlay;
@@ -20,11 +21,29 @@ use plyfs::sys::fault::{self, Action};
 use rustix::io::Errno;
 use support::{Scene, refused, require};
 
+/// What was logged so far.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_panic_is_answered_with_eio_and_the_mount_goes_on() {
     if !(require("root") && require("fuse")) {
         return;
     }
+    let log = Log::default();
+    let sink = log.clone();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone()).init();
     let scene = Scene::new("[lower]\nfile a content\nfile b other\n");
     let upper = UpperOption { upperdir: scene.upper.clone(), workdir: scene.work.clone() };
     let lowerdirs = scene.lowers.clone();
@@ -48,6 +67,9 @@ fn a_panic_is_answered_with_eio_and_the_mount_goes_on() {
         assert_eq!(refused(answer), Errno::IO);
         assert_eq!(observer.snapshot().panics, n as u64 + 1);
     }
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let told = logged.lines().filter(|line| line.contains("a request ended in a panic"));
+    assert_eq!(told.filter(|line| line.contains("operation=\"open\"")).count(), 2, "{logged}");
     assert_eq!(fs::read_to_string(scene.merged("a")).unwrap(), "content");
     fs::write(scene.merged("a"), "changed").unwrap();
     assert_eq!(fs::read_to_string(scene.merged("a")).unwrap(), "changed");

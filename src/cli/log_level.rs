@@ -13,7 +13,7 @@ use super::{Context, output, stats};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  plyfs log-level box debug")]
 pub(super) struct LogLevel {
-    /// Container, or a directory on a mount (with a slash in it)
+    /// Container, or a directory on a mount
     #[arg(value_name = "CONTAINER|DIR")]
     target: String,
     /// error, warn, info, debug, trace, off, or directives such as warn,plyfs::fuse=debug

@@ -39,7 +39,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(fuzzing)]
+pub use filters::fuzz_glob;
 pub use fuse_plyfs::FUSE_PLYFS_HELP;
+#[cfg(fuzzing)]
+pub use template::fuzz_template;
 
 use crate::error::{Errno, Error, Result};
 use crate::store::Store;

@@ -99,8 +99,7 @@ pub(super) fn daemon() -> Result<PathBuf> {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  plyfs umount box\n  plyfs umount /mnt")]
 pub(super) struct Umount {
-    /// Names, ids or starts of ids of containers, or directories that are mounted on (with a
-    /// slash in them)
+    /// Names, ids or starts of ids of containers, or directories that are mounted on
     #[arg(required = true, value_name = "CONTAINER|DIR")]
     targets: Vec<String>,
 }

@@ -270,7 +270,9 @@ fn line() -> Result<String> {
     read.map_err(|error| Error::std_io("read", "standard input", &error))?;
     let line = line.trim_end_matches(['\n', '\r']).to_owned();
     if line.is_empty() {
-        return Err(Error::Refused("an empty name or password".to_owned()));
+        return Err(Error::Refused(
+            "no user or no password was given: see --username and --password-stdin".to_owned(),
+        ));
     }
     Ok(line)
 }

@@ -21,7 +21,7 @@ use super::{Context, output};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  plyfs stats box\n  plyfs stats --prometheus /mnt/merged")]
 pub(super) struct Stats {
-    /// Containers, or directories on mounts (with a slash in them) [default: all mounts]
+    /// Containers, or directories on mounts [default: all mounts]
     #[arg(value_name = "CONTAINER|DIR")]
     targets: Vec<String>,
     #[command(flatten)]
@@ -56,12 +56,17 @@ impl Stats {
 /// # Errors
 /// A container that is not there or not mounted where this process sees it.
 pub(super) fn place_of(context: &Context, target: &str) -> Result<PathBuf> {
+    let directory =
+        || std::fs::canonicalize(target).map_err(|error| Error::std_io("open", target, &error));
     if target.contains('/') || matches!(target, "." | "..") {
-        return std::fs::canonicalize(target)
-            .map_err(|error| Error::std_io("open", target, &error));
+        return directory();
     }
     let store = context.store()?;
-    let container = store.container(target)?;
+    let container = match store.container(target) {
+        // A name without a slash is a container's first.
+        Err(Error::NotFound { .. }) if Path::new(target).is_dir() => return directory(),
+        other => other?,
+    };
     let name = &container.name;
     match store.state(&container)? {
         State::Mounted(places) => places.into_iter().next().ok_or_else(|| {

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::buffer::MAX_DATA;
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Error, Result, errno_of};
 use crate::overlay::options::Options;
 use crate::sys::mount::{self, MountFlags};
 use crate::sys::{OwnedFd, fuse_dev};
@@ -68,14 +68,13 @@ impl MountPoint {
             .args(["-u", "-z", "-q", "--"])
             .arg(&self.path)
             .output()
-            .map_err(|error| Error::std_io("run", FUSERMOUNT, &error))?;
+            .map_err(|error| not_run(&error))?;
         if output.status.success() { Ok(()) } else { Err(refused(&output.stderr)) }
     }
 }
 
 fn by_syscall(options: &Options, target: &Path) -> Result<OwnedFd> {
-    let device =
-        fuse_dev::open_device().map_err(|errno| Error::io("open", fuse_dev::PATH, errno))?;
+    let device = fuse_dev::open_device().map_err(no_device)?;
     let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions,max_read={MAX_DATA}",
@@ -135,14 +134,14 @@ fn by_fusermount(options: &Options, target: &Path) -> Result<OwnedFd> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| Error::std_io("run", FUSERMOUNT, &error))?;
+        .map_err(|error| not_run(&error))?;
     drop(theirs);
     let device = receive_device(&ours);
     let mut words = Vec::new();
     if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_end(&mut words).map_err(|e| Error::std_io("run", FUSERMOUNT, &e))?;
+        stderr.read_to_end(&mut words).map_err(|error| not_run(&error))?;
     }
-    let status = child.wait().map_err(|error| Error::std_io("run", FUSERMOUNT, &error))?;
+    let status = child.wait().map_err(|error| not_run(&error))?;
     match device {
         Some(device) if status.success() => Ok(device),
         _ => Err(refused(&words)),
@@ -193,6 +192,26 @@ fn refused(stderr: &[u8]) -> Error {
     let line = text.trim().lines().last().unwrap_or("it failed without a word").to_owned();
     let line = line.strip_prefix("fusermount3: ").unwrap_or(&line);
     Error::Refused(format!("{FUSERMOUNT}: {line}"))
+}
+
+fn not_run(error: &std::io::Error) -> Error {
+    match errno_of(error) {
+        Errno::NOENT => Error::Refused(format!(
+            "{FUSERMOUNT} is needed to mount without privilege: install the package fuse3"
+        )),
+        errno => Error::io("run", FUSERMOUNT, errno),
+    }
+}
+
+fn no_device(errno: Errno) -> Error {
+    match errno {
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => Error::Refused(format!(
+            "there is no {}: load the kernel's module (modprobe fuse), or let the container have \
+             the device",
+            fuse_dev::PATH
+        )),
+        errno => Error::io("open", fuse_dev::PATH, errno),
+    }
 }
 
 /// The absolute path of a mountpoint, which must be a directory.

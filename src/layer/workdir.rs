@@ -129,7 +129,7 @@ pub fn take(dir: &OwnedFd, what: &'static str, path: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => Err(Error::InUse {
             what: format!("{what} {}", path.display()),
-            by: "another live mount holds it".into(),
+            by: "another mount has it: unmount that one, or name another directory".into(),
         }),
         Err(errno) => Err(Error::io("lock", path, errno)),
     }

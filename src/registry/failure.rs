@@ -40,6 +40,7 @@ pub(super) fn explain(remote: &Remote, failure: &Failure) -> Error {
             Some(401 | 403) => denied(),
             Some(404) => missing(),
             _ if error.is_timeout() => refused("it does not answer in time".to_owned()),
+            _ if error.is_connect() => refused(format!("it cannot be reached: {}", root(error))),
             _ => refused(chain(failure)),
         },
         failure => refused(chain(failure)),
@@ -73,6 +74,14 @@ pub(super) fn may_pass(failure: &Failure) -> bool {
         }
         _ => false,
     }
+}
+
+/// What caused an error in the first place.
+fn root(mut error: &dyn std::error::Error) -> String {
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    clipped(&error.to_string())
 }
 
 /// An error with all that caused it: the cause of a failed connection stands at the end.

@@ -156,7 +156,7 @@ fn all(
             scope.spawn(work);
         }
     });
-    outcome.into_inner().map_err(|_| Error::Refused("a thread failed".to_owned()))?
+    outcome.into_inner().map_err(|_| Error::bug("an upload"))?
 }
 
 impl Upload {

@@ -68,7 +68,12 @@ impl Store {
         let mut staged = StagedLayers::default();
         let below = container.layers.last().copied().filter(|_| !options.squash);
         let layer = match has_layer {
-            true => Some(self.stage_new(&archive, below, &transaction, &mut staged)?),
+            true => Some(self.stage_new(
+                (&archive, "the new layer"),
+                below,
+                &transaction,
+                &mut staged,
+            )?),
             false => None,
         };
         let changes = changes_of(&container, &options.changes);
@@ -119,7 +124,7 @@ impl Store {
     /// Unpacks the new layer in `archive`, a plain tar of this transaction, on top of `below`.
     pub(super) fn stage_new(
         &self,
-        archive: &Path,
+        (archive, what): (&Path, &str),
         below: Option<ChainId>,
         transaction: &Transaction,
         staged: &mut StagedLayers,
@@ -133,8 +138,7 @@ impl Store {
         let tree = make_layer_dir(&dir)?;
         let mut tar =
             File::open(archive).map_err(|error| Error::std_io("open", archive, &error))?;
-        let what = archive.display().to_string();
-        let unpacked = tar_read::unpack_layer(&mut tar, &tree, &what)?;
+        let unpacked = tar_read::unpack_layer(&mut tar, &tree, what)?;
         let (size, marks) = (unpacked.bytes, Some(unpacked.marks));
         let record = LayerRecord { diff_id, chain_id, parent: below, size, blob, marks };
         staged.add(StagedLayer { dir, blob: PathBuf::from(archive), record })?;

@@ -132,7 +132,8 @@ fn transfer(source: &Place, name: &OsStr, into: &OwnedFd, owner: Option<(u32, u3
         let unpacked = tar_read::copy_into(&mut reader, &proc_path(into), owner, &what);
         // Whoever packs ends when nobody reads.
         drop(reader);
-        let packed = packing.join().unwrap_or_else(|_| Err(Error::Refused("a bug".to_owned())));
+        let packed =
+            packing.join().unwrap_or_else(|_| Err(Error::bug("the packing of what is copied")));
         match (packed, unpacked) {
             // An archive that ends early is the fault of whoever packed it, unless that could
             // only not write any more.

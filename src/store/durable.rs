@@ -44,6 +44,9 @@ pub(super) fn create_dir_all(path: &Path) -> Result<()> {
     }
     match create_dir(path, 0o700) {
         Err(Error::Io { source: Errno::EXIST, .. }) if path.is_dir() => Ok(()),
+        Err(Error::Io { action, path, source: Errno::EXIST }) => {
+            Err(Error::io(action, path, Errno::NOTDIR))
+        }
         other => other,
     }
 }

@@ -20,7 +20,7 @@ impl Store {
         let (file, what) = source.open()?;
         spool(file, &what, &archive)?;
         let mut staged = StagedLayers::default();
-        let layer = self.stage_new(&archive, None, &transaction, &mut staged)?;
+        let layer = self.stage_new((&archive, &what), None, &transaction, &mut staged)?;
         let default_comment = format!("Imported from {what}");
         let derivation = Derivation {
             created: options.times()?.0,

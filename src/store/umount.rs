@@ -32,7 +32,13 @@ impl Store {
         if text.contains('/') || matches!(text, "." | "..") {
             return self.umount_directory(Path::new(text));
         }
-        self.umount_container(&self.container(text)?)
+        match self.container(text) {
+            // A name without a slash is a container's first.
+            Err(Error::NotFound { .. }) if Path::new(text).is_dir() => {
+                self.umount_directory(Path::new(text))
+            }
+            container => self.umount_container(&container?),
+        }
     }
 
     pub(super) fn umount_container(&self, container: &Container) -> Result<()> {
@@ -56,7 +62,7 @@ impl Store {
         let mounts =
             mountinfo::read().map_err(|errno| Error::io("read", "/proc/self/mountinfo", errno))?;
         let Some(mount) = mounts.into_iter().rev().find(|mount| mount.path == dir) else {
-            return Err(Error::io("unmount", &dir, Errno::INVAL));
+            return Err(Error::Refused(format!("nothing is mounted on {}", dir.display())));
         };
         let container = self.containers()?.into_iter().find(|container| {
             mount.source == super::containers::mount_source(&container.id).as_str()
@@ -118,6 +124,10 @@ fn absolute(dir: &Path) -> Result<PathBuf> {
 fn take_away(place: &Path) -> Result<()> {
     match unmount_patiently(place) {
         Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place),
+        Err(Errno::BUSY) => Err(Error::Refused(format!(
+            "cannot unmount {}: device or resource busy: fuser -vm shows who uses it",
+            place.display()
+        ))),
         other => other.map_err(|errno| Error::io("unmount", place, errno)),
     }
 }

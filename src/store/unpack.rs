@@ -115,7 +115,7 @@ fn at_once(tasks: &[Task<'_>], threads: usize) -> Result<BTreeMap<ChainId, Unpac
             });
         }
     });
-    let done = done.into_inner().map_err(|_| Error::Refused("a thread failed".to_owned()))?;
+    let done = done.into_inner().map_err(|_| Error::bug("the unpacking of a layer"))?;
     let outcomes: Vec<Unpacked> = done.into_values().collect::<Result<_>>()?;
     Ok(outcomes.into_iter().map(|outcome| (outcome.0.record.chain_id, outcome)).collect())
 }

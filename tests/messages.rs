@@ -1,0 +1,266 @@
+//! What a person is told when something cannot be done: what, where, and what to do. Each row is a
+//! command line and the very line it fails with; one without words succeeds. `docs/MESSAGES.md`
+//! says how they are made.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at what is not as expected")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use support::require;
+
+/// A command line, split at spaces (`~` is a space within a word), and its line on standard error.
+type Row = (&'static str, &'static str);
+
+const OPTIONS: &[Row] = &[
+    ("fuse-plyfs -o ro mnt", "option lowerdir: must be given: DIR[:DIR...], topmost first"),
+    ("fuse-plyfs -o lowerdir= mnt", "option lowerdir: must be given: DIR[:DIR...], topmost first"),
+    (
+        "fuse-plyfs -o lowerdir=lower: mnt",
+        "option lowerdir: needs a path on both sides of each colon",
+    ),
+    ("fuse-plyfs -o lowerdir=none mnt", "cannot open lower layer none: no such file or directory"),
+    ("fuse-plyfs -o lowerdir=file mnt", "cannot open lower layer file: not a directory"),
+    (
+        "fuse-plyfs -o lowerdir=lower,upperdir=upper mnt",
+        "option workdir: must be given with upperdir",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,upperdir=none,workdir=work mnt",
+        "cannot open upperdir none: no such file or directory",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,upperdir=upper,workdir=none mnt",
+        "cannot open workdir none: no such file or directory",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,upperdir=upper,workdir=upper mnt",
+        "option workdir: upperdir upper and it must lie beside each other",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,upperdir=lower,workdir=work mnt",
+        "option upperdir: it is the same directory as the lower lower",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,redirect_dir=maybe mnt",
+        "option redirect_dir: must be on, off, follow or nofollow, not \"maybe\"",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,metacopy=maybe mnt",
+        "option metacopy: must be on or off, not \"maybe\"",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,timeout=-1 mnt",
+        "option timeout: must be a number of seconds, not \"-1\"",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,uidmapping=0:1 mnt",
+        "option uidmapping: must be DISK:SHOWN:COUNT[:...], not \"0:1\"",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,squash_to_uid=me mnt",
+        "option squash_to_uid: must be a number, not \"me\"",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,xattr_permissions=9 mnt",
+        "option xattr_permissions: must be 0, 1 or 2, not \"9\"",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,passthrough=maybe mnt",
+        "option passthrough: must be auto, off or all, not \"maybe\"",
+    ),
+    ("fuse-plyfs -o lowerdir=lower,stats_socket= mnt", "option stats_socket: needs a value"),
+    (
+        "fuse-plyfs -o lowerdir=lower,log_level=loud mnt",
+        "option log level: must be error, warn, info, debug, trace or off, not loud",
+    ),
+    ("fuse-plyfs -o lowerdir=lower nowhere", "cannot mount on nowhere: no such file or directory"),
+    ("fuse-plyfs -o lowerdir=lower file", "cannot mount on file: not a directory"),
+    ("fuse-plyfs -o lowerdir=lower", "no mountpoint given (--help shows how)"),
+    ("fuse-plyfs -x", "option -x: not known (--help shows what is)"),
+];
+
+const MOUNTS: &[Row] = &[
+    ("fuse-plyfs -o lowerdir=lower,upperdir=upper,workdir=work mnt", ""),
+    (
+        "fuse-plyfs -o lowerdir=lower,upperdir=upper,workdir=work2 other",
+        "upperdir upper is in use: another mount has it: unmount that one, or name another directory",
+    ),
+    (
+        "fuse-plyfs -o lowerdir=lower,upperdir=upper2,workdir=work other",
+        "workdir work is in use: another mount has it: unmount that one, or name another directory",
+    ),
+    ("plyfs stats --json mnt", ""),
+    ("plyfs stats ./lower", "$DIR/lower is no mount of a PlyFS daemon"),
+    ("plyfs stats lower", "$DIR/lower is no mount of a PlyFS daemon"),
+    ("plyfs stats none", "no such container: none"),
+    (
+        "plyfs log-level mnt loud",
+        "option log level: must be error, warn, info, debug, trace or off, not loud",
+    ),
+    ("plyfs umount lower", "nothing is mounted on $DIR/lower"),
+    ("plyfs umount none", "no such container: none"),
+    ("plyfs umount mnt", ""),
+];
+
+const IMAGES: &[Row] = &[
+    ("plyfs --root file images", "cannot create directory file: not a directory"),
+    ("plyfs load -i none.tar", "cannot open none.tar: no such file or directory"),
+    ("plyfs load -i junk.tar", "junk.tar: the tar archive is cut off (at byte 0)"),
+    (
+        "plyfs load -i lower",
+        "lower: neither a docker-archive (no manifest.json) nor an OCI archive (no index.json)",
+    ),
+    ("plyfs load", "standard input: no tar archive (at byte 0)"),
+    ("plyfs import junk.tar", "junk.tar: the archive ends within a header (after 0 entries)"),
+    ("plyfs load -q -i $FIXTURE", ""),
+    ("plyfs history none", "no such image: none"),
+    ("plyfs save -o x.tar none", "no such image: none"),
+    (
+        "plyfs save -o none/x.tar localhost/plyfs/busybox:1.35",
+        "cannot write none/x.tar: no such file or directory",
+    ),
+    (
+        "plyfs tag localhost/plyfs/busybox:1.35 A~B",
+        "\"A B\" is not an image name: its parts may have lower-case letters and digits, joined by \
+         . _ __ -",
+    ),
+    (
+        "plyfs images --filter since=x",
+        "option --filter: \"since=x\" is not KEY=VALUE with one of dangling, reference",
+    ),
+    (
+        "plyfs images --format {{",
+        "option --format: {{ without }}; {{.FIELD}}, text, and json, len, index, join, upper and \
+         lower can be used",
+    ),
+    ("plyfs prune", "option --force: is needed where nobody can be asked"),
+];
+
+const CONTAINERS: &[Row] = &[
+    ("plyfs load -q -i $FIXTURE", ""),
+    ("plyfs create --name box none", "no such image: none"),
+    (
+        "plyfs create --name a/b localhost/plyfs/busybox:1.35",
+        "option --name: \"a/b\" is not a container name: 1 to 128 letters, digits, _ . -, starting \
+         with a letter or digit",
+    ),
+    ("plyfs create --name box localhost/plyfs/busybox:1.35", ""),
+    ("plyfs umount box", "container box is not mounted"),
+    ("plyfs stats box", "container box is not mounted"),
+    ("plyfs diff none", "no such container: none"),
+    ("plyfs diff --lowerdir lower", "option --upperdir: must be given beside --lowerdir"),
+    ("plyfs cp a b", "one of the two must be in a container, as CONTAINER:PATH"),
+    (
+        "plyfs commit box A~B",
+        "\"A B\" is not an image name: its parts may have lower-case letters and \
+                             digits, joined by . _ __ -",
+    ),
+    (
+        "plyfs commit --change FROM~x box",
+        "option --change: \"FROM\" cannot change an image; what can is CMD, ENTRYPOINT, ENV, EXPOSE, \
+         LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR",
+    ),
+    ("plyfs rename box none", ""),
+    ("plyfs rm box", "no such container: box"),
+];
+
+const REGISTRIES: &[Row] = &[
+    (
+        "plyfs pull A~B",
+        "\"A B\" is not an image name: its parts may have lower-case letters and digits, joined by \
+         . _ __ -",
+    ),
+    (
+        "plyfs pull 127.0.0.1:1/x",
+        "registry 127.0.0.1:1: it cannot be reached: Connection refused (os error 111)",
+    ),
+    ("plyfs push none", "no such image: none"),
+    ("plyfs pull --creds me x", "option --creds: must be USER:PASSWORD"),
+    (
+        "plyfs login --username me 127.0.0.1:1",
+        "no user or no password was given: see --username and --password-stdin",
+    ),
+    ("plyfs logout nowhere", "option REGISTRY: \"nowhere\" is no host of a registry"),
+];
+
+/// A directory with what the rows name.
+fn scene() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for sub in ["lower", "upper", "work", "upper2", "work2", "mnt", "other"] {
+        fs::create_dir(dir.path().join(sub)).unwrap();
+    }
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.path().join("lower/f"), "content").unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    fs::write(dir.path().join("junk.tar"), "junk\n").unwrap();
+    dir
+}
+
+fn check(rows: &[Row]) {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = scene();
+    let place = scene.path().canonicalize().unwrap();
+    let wrong: Vec<String> = rows.iter().filter_map(|row| differs(&place, row)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How a row fails.
+fn differs(place: &Path, (line, expected): &Row) -> Option<String> {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/archives/busybox-oci.tar");
+    let mut words = line.split(' ').map(|word| word.replace('~', " ").replace("$FIXTURE", fixture));
+    let name = words.next().unwrap();
+    let program = match name.as_str() {
+        "plyfs" => env!("CARGO_BIN_EXE_plyfs"),
+        "fuse-plyfs" => env!("CARGO_BIN_EXE_fuse-plyfs"),
+        other => panic!("{other}?"),
+    };
+    let output = Command::new(program)
+        .args(words)
+        .current_dir(place)
+        .env("PLYFS_ROOT", place.join("store"))
+        .env("HOME", place)
+        .env_remove("REGISTRY_AUTH_FILE")
+        .env_remove("DOCKER_CONFIG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = match *expected {
+        "" => String::new(),
+        words => format!("{name}: {words}\n").replace("$DIR", place.to_str().unwrap()),
+    };
+    let as_told = said == expected && output.status.success() == expected.is_empty();
+    (!as_told).then(|| format!("{line}\n  says {said:?}\n  not  {expected:?}"))
+}
+
+#[test]
+fn options_of_a_mount() {
+    check(OPTIONS);
+}
+
+#[test]
+fn mounts_and_their_daemons() {
+    check(MOUNTS);
+}
+
+#[test]
+fn archives_and_images() {
+    check(IMAGES);
+}
+
+#[test]
+fn containers() {
+    check(CONTAINERS);
+}
+
+#[test]
+fn registries() {
+    check(REGISTRIES);
+}
