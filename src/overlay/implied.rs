@@ -7,14 +7,14 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lru::LruCache;
-use parking_lot::Mutex;
 
 use super::copy_up::Data;
 use super::handle::Handle;
 use super::node::Node;
+use super::sync::Mutex;
+use super::sync::atomic::{AtomicUsize, Ordering};
 use super::{FileRef, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::sys::OFlags;
