@@ -16,7 +16,7 @@
 mod world;
 
 use self::world::{ROOT, World, content, explore, n, names, on, write};
-use super::{NodeId, Overlay, SetAttr};
+use super::{NodeId, Overlay, SetAttr, WriteMode};
 use crate::error::Errno;
 use crate::sys::{OFlags, RenameFlags};
 
@@ -131,9 +131,9 @@ fn a_file_that_is_removed_while_it_is_copied_up_stays_removed() {
         let writer = world.spawn(|fs| {
             on(fs, "f", |node| {
                 let opened = fs.open(node, OFlags::RDWR, false)?;
-                fs.write(opened.handle, 0, b"ABOVE", false)?;
+                fs.write(opened.handle.into(), 0, b"ABOVE", WriteMode::PLAIN)?;
                 let mut buffer = [0; 8];
-                assert_eq!(fs.read(opened.handle, 0, &mut buffer)?, 5);
+                assert_eq!(fs.read(opened.handle.into(), 0, &mut buffer)?, 5);
                 assert_eq!(&buffer[..5], b"ABOVE");
                 fs.release(opened.handle);
                 Ok(())
@@ -225,7 +225,7 @@ fn all_who_meet_at_an_outdated_handle_read_the_copy() {
         let reader = || {
             world.spawn(move |fs| {
                 let mut buffer = [0; 8];
-                let length = fs.read(handle, 0, &mut buffer).unwrap();
+                let length = fs.read(handle.into(), 0, &mut buffer).unwrap();
                 assert_eq!(&buffer[..length], b"ABOVE");
             })
         };
@@ -248,7 +248,7 @@ fn a_handle_never_goes_back_to_what_lies_below() {
         let handle = world.fs.open(file, OFlags::RDONLY, false).unwrap().handle;
         let read = move |fs: &Overlay| {
             let mut buffer = [0; 8];
-            let length = fs.read(handle, 0, &mut buffer).unwrap();
+            let length = fs.read(handle.into(), 0, &mut buffer).unwrap();
             String::from_utf8(buffer[..length].to_vec()).unwrap()
         };
         let reader = || {

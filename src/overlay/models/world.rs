@@ -11,7 +11,7 @@ use shuttle::thread::{self, JoinHandle};
 
 use crate::error::Errno;
 use crate::overlay::options::UpperOption;
-use crate::overlay::{Caller, NodeId, Options, Overlay, With};
+use crate::overlay::{Caller, NodeId, Options, Overlay, With, WriteMode};
 use crate::sys::OFlags;
 
 pub(super) const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
@@ -109,7 +109,7 @@ pub(super) fn on<T>(fs: &Overlay, path: &str, work: impl FnOnce(NodeId) -> T) ->
 
 pub(super) fn write(fs: &Overlay, node: NodeId, text: &str) -> Result<(), Errno> {
     let opened = fs.open(node, OFlags::RDWR, false)?;
-    let written = fs.write(opened.handle, 0, text.as_bytes(), false);
+    let written = fs.write(opened.handle.into(), 0, text.as_bytes(), WriteMode::PLAIN);
     fs.release(opened.handle);
     written.map(|length| assert_eq!(length, text.len()))
 }
@@ -118,7 +118,7 @@ pub(super) fn content(fs: &Overlay, path: &str) -> Result<String, Errno> {
     on(fs, path, |node| {
         let opened = fs.open(node, OFlags::RDONLY, false)?;
         let mut buffer = [0; 64];
-        let length = fs.read(opened.handle, 0, &mut buffer);
+        let length = fs.read(opened.handle.into(), 0, &mut buffer);
         fs.release(opened.handle);
         Ok(String::from_utf8_lossy(&buffer[..length?]).into_owned())
     })?
