@@ -47,3 +47,13 @@ fn what_people_see_of_a_name_means_that_name() {
         assert_eq!(Reference::parse(&reference.familiar()), Ok(reference));
     }
 }
+
+/// It was kept in the store as a name that could not be read again.
+#[test]
+fn a_name_that_gets_too_long_by_what_is_added_is_refused() {
+    let name = |length: usize| Reference::parse(&"a".repeat(length));
+    // With `docker.io/library/` before it.
+    let longest = name(255 - 18).unwrap();
+    assert_eq!(Reference::parse(&longest.to_string()), Ok(longest));
+    assert!(name(255 - 17).is_err());
+}

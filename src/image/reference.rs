@@ -63,14 +63,15 @@ impl Reference {
         if !is_domain(domain) {
             return wrong("its registry is not a host name");
         }
-        if domain.len() + 1 + path.len() > 255 {
-            return wrong("longer than 255 characters");
-        }
         let domain = if domain == "index.docker.io" { DEFAULT_DOMAIN } else { domain };
         let path = match (domain, path.contains('/')) {
             (DEFAULT_DOMAIN, false) => format!("library/{path}"),
             _ => path.to_owned(),
         };
+        // With what was added: the whole name must be one that can be read again.
+        if domain.len() + 1 + path.len() > 255 {
+            return wrong("longer than 255 characters");
+        }
         Ok(Reference { domain: domain.to_owned(), path, tag: tag.to_owned() })
     }
 
