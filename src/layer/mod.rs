@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::sys::mount_clone::SharedClone;
 use crate::sys::xattr::Target;
 use crate::sys::{self, OwnedFd, stat::Stat};
 
@@ -76,6 +77,8 @@ pub struct Layer {
     pub uuid: [u8; 16],
     /// Where owner, mode and device of its files are kept, if not in their inodes.
     pub stat_xattr: Option<StatXattr>,
+    /// The clone that `root` is reached through, where others are, too.
+    _shared: Option<Arc<SharedClone>>,
 }
 
 impl Layer {
@@ -94,12 +97,37 @@ impl Layer {
             Ok(clone) => (clone, true),
             Err(_) => (plain, false),
         };
+        Layer::of_root(index, path, root, sealed)
+    }
+
+    /// Opens the lowers at `paths`, topmost first, each as [`Layer::open`] does; where they all lie
+    /// on one mount they share one clone of it.
+    ///
+    /// # Errors
+    /// Names the first path that is missing, no directory or not readable.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Layer>> {
+        let shared = SharedClone::of(paths).ok().map(Arc::new);
+        let opened = paths.iter().enumerate().zip(1u32..).map(|((number, path), index)| {
+            let index = LayerIndex(index);
+            match shared.as_ref().map(|shared| shared.dir(number)) {
+                Some(Ok(root)) => {
+                    let layer = Layer::of_root(index, path, root, true)?;
+                    Ok(Layer { _shared: shared.clone(), ..layer })
+                }
+                _ => Layer::open(index, path),
+            }
+        });
+        opened.collect()
+    }
+
+    fn of_root(index: LayerIndex, path: &Path, root: OwnedFd, sealed: bool) -> Result<Layer> {
+        let failed = |errno| Error::io("open lower layer", path, errno);
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
         // An O_PATH descriptor opens without read permission; be sure that it can be listed.
         let readable = sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
         let uuid = sys::fs_uuid::filesystem_uuid(&readable).unwrap_or_default();
         let stat_xattr = StatXattr::of_root(Target::fd(&readable)).map_err(failed)?;
         let (path, root) = (path.to_path_buf(), Arc::new(root));
-        Ok(Layer { index, path, root, stat, sealed, uuid, stat_xattr })
+        Ok(Layer { index, path, root, stat, sealed, uuid, stat_xattr, _shared: None })
     }
 }

@@ -80,6 +80,8 @@ pub struct Upper {
     pub(super) unsettled: Unsettled,
     /// Held so that no other mount takes this upper with another workdir.
     _lock: OwnedFd,
+    /// The clone of their mount that upper and workdir are reached through.
+    _clone: Option<OwnedFd>,
 }
 
 impl Upper {
@@ -89,7 +91,7 @@ impl Upper {
     /// Names the path that is missing, not writable, in use, or on another filesystem.
     pub fn open(path: &Path, work: &Path, wanted: Wanted) -> Result<Upper> {
         let failed = |errno| Error::io("open upperdir", path, errno);
-        let (root, work_root) = open_both(path, work)?;
+        let (root, work_root, clone) = open_both(path, work)?;
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
         let workdir = Workdir::open(&work_root, work)?;
         let lock = sys::dir::open_dir(&root, OsStr::new(".")).map_err(failed)?;
@@ -127,6 +129,7 @@ impl Upper {
             shared_whiteout: Mutex::new(None),
             unsettled,
             _lock: lock,
+            _clone: clone,
         };
         // What an earlier mount moved into place before it was killed.
         if upper.unsettled.watches() && upper.work.was_in_use() {
@@ -348,12 +351,15 @@ impl Upper {
 /// The upper and the workdir, through a private clone of their mount where that is permitted: when
 /// umount(2) of ours returns, the daemon is not yet gone, and what lies below can be unmounted all
 /// the same, as with the kernel's overlayfs.
-fn open_both(upper: &Path, work: &Path) -> Result<(OwnedFd, OwnedFd)> {
+fn open_both(upper: &Path, work: &Path) -> Result<(OwnedFd, OwnedFd, Option<OwnedFd>)> {
     let upper_root =
         file::open_root(upper).map_err(|errno| Error::io("open upperdir", upper, errno))?;
     let work_root =
         file::open_root(work).map_err(|errno| Error::io("open workdir", work, errno))?;
-    Ok(sys::mount_clone::clone_for_both(upper, work).unwrap_or((upper_root, work_root)))
+    Ok(match sys::mount_clone::clone_for_both(upper, work) {
+        Ok((upper_root, work_root, clone)) => (upper_root, work_root, Some(clone)),
+        Err(_) => (upper_root, work_root, None),
+    })
 }
 
 /// The xattr in which the upper keeps owners and modes: the one that it has, or else `wanted`, with

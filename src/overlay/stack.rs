@@ -1,6 +1,6 @@
 //! Opening the layers of a mount, and refusing what cannot work.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::counters::Counters;
@@ -154,20 +154,16 @@ impl Overlay {
 /// Opens all layers. Also where nothing may be written the upper is the topmost of them, and
 /// taken; it is the kernel that refuses then. An upper on a read-only filesystem is one more lower.
 fn open_stack(options: &Options) -> Result<(Option<Upper>, Vec<Layer>)> {
-    let lowers = open_lowers(options.lowerdirs.iter())?;
+    let lowers = Layer::open_all(&options.lowerdirs)?;
     let Some(upper) = &options.upper else { return Ok((None, lowers)) };
     match open_upper(upper, options, &lowers) {
         Err(error) if options.read_only && error.errno() == Errno::ROFS => {
-            let all = std::iter::once(&upper.upperdir).chain(&options.lowerdirs);
-            Ok((None, open_lowers(all)?))
+            let all: Vec<_> =
+                std::iter::once(&upper.upperdir).chain(&options.lowerdirs).cloned().collect();
+            Ok((None, Layer::open_all(&all)?))
         }
         opened => Ok((Some(opened?), lowers)),
     }
-}
-
-fn open_lowers<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<Layer>> {
-    let indexed = paths.zip(1u32..);
-    indexed.map(|(path, index)| Layer::open(LayerIndex(index), path)).collect()
 }
 
 fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Result<Upper> {

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
@@ -41,13 +43,87 @@ pub fn clone_read_only(dir: impl AsFd) -> FsResult<OwnedFd> {
     Ok(clone)
 }
 
+/// A detached clone of the mount that several directories lie on, as [`clone_read_only`] makes it:
+/// a hundred layers need not be a hundred mounts, each of which the kernel makes and takes away on
+/// its own.
+///
+/// It is best kept: when its descriptor is closed, the kernel waits for all processors.
+#[derive(Debug)]
+pub struct SharedClone {
+    root: OwnedFd,
+    /// The path of its root.
+    above: PathBuf,
+    places: Vec<Place>,
+}
+
+/// Where a directory was found.
+#[derive(Debug)]
+struct Place {
+    mount: u64,
+    inode: (u32, u32, u64),
+    path: PathBuf,
+}
+
+impl Place {
+    fn of(dir: &OwnedFd) -> FsResult<Place> {
+        let stat = statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
+        let path = rustix::fs::readlink(file::proc_path(dir).as_str(), Vec::new())?.into_bytes();
+        let inode = (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+        Ok(Place { mount: stat.stx_mnt_id, inode, path: OsString::from_vec(path).into() })
+    }
+}
+
+impl SharedClone {
+    /// Clones the mount below which all `dirs` lie, each of which may be a symlink.
+    ///
+    /// # Errors
+    /// As [`clone_read_only`]; `EXDEV` where they lie on different mounts.
+    pub fn of(dirs: &[PathBuf]) -> FsResult<SharedClone> {
+        let place = |dir: &PathBuf| Place::of(&file::open_root(dir)?);
+        let places = dirs.iter().map(place).collect::<FsResult<Vec<_>>>()?;
+        let first = places.first().ok_or(Errno::INVAL)?;
+        let above = places.iter().fold(first.path.clone(), |above, place| {
+            let both = above.iter().zip(place.path.iter());
+            both.take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+        });
+        let root = file::open_root(&above)?;
+        let mount = mount_id(&root)?;
+        if places.iter().any(|place| place.mount != mount) {
+            return Err(Errno::XDEV);
+        }
+        Ok(SharedClone { root: clone_read_only(root)?, above, places })
+    }
+
+    /// The directory of this number through the clone.
+    ///
+    /// # Errors
+    /// `ESTALE` where it is another one by now; what opening it gives.
+    pub fn dir(&self, number: usize) -> FsResult<OwnedFd> {
+        let place = self.places.get(number).ok_or(Errno::INVAL)?;
+        let dir = beneath(&self.root, &self.above, &place.path)?;
+        let now = statx(&dir, "", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
+        let inode = (now.stx_dev_major, now.stx_dev_minor, now.stx_ino);
+        if inode == place.inode { Ok(dir) } else { Err(Errno::STALE) }
+    }
+}
+
+/// The directory `path`, which lies below `above`, in a clone whose root is that.
+fn beneath(clone: &OwnedFd, above: &Path, path: &Path) -> FsResult<OwnedFd> {
+    let rest = path.strip_prefix(above).map_err(|_| Errno::XDEV)?;
+    let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    openat2(clone, rest, flags, Mode::empty(), resolve)
+}
+
 /// Descriptors (`O_PATH`) of two directories through one detached clone of the mount that both lie
 /// on. Names can be moved between them, and they keep no mount busy that a user may want to take
-/// off, while the filesystem itself stays.
+/// off, while the filesystem itself stays. The third is the clone's own, to be kept as that of a
+/// [`SharedClone`].
 ///
 /// # Errors
 /// As [`clone_read_only`]; `EXDEV` where they lie on different mounts.
-pub fn clone_for_both(one: &Path, other: &Path) -> FsResult<(OwnedFd, OwnedFd)> {
+pub fn clone_for_both(one: &Path, other: &Path) -> FsResult<(OwnedFd, OwnedFd, OwnedFd)> {
     let real = |path: &Path| {
         std::fs::canonicalize(path)
             .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
@@ -63,14 +139,8 @@ pub fn clone_for_both(one: &Path, other: &Path) -> FsResult<(OwnedFd, OwnedFd)> 
         }
     }
     let clone = clone_of(&root)?;
-    let inside = |path: &Path| {
-        let rest = path.strip_prefix(&above).map_err(|_| Errno::XDEV)?;
-        let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-        openat2(&clone, rest, flags, Mode::empty(), resolve)
-    };
-    Ok((inside(&one)?, inside(&other)?))
+    let inside = |path: &Path| beneath(&clone, &above, path);
+    Ok((inside(&one)?, inside(&other)?, clone))
 }
 
 fn clone_of(dir: impl AsFd) -> FsResult<OwnedFd> {
