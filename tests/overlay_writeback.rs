@@ -71,7 +71,7 @@ fn a_failed_write_is_told_once_to_each_descriptor() {
     if !available() {
         return;
     }
-    for options in [&[][..], &["passthrough=off"]] {
+    for options in [&[][..], &["passthrough=all"]] {
         let mut scene = Scene::new("[lower]\nfile from-below \"b\\n\"\ndir d\n");
         let (mounted, disk) = filesystem(&scene.place(""));
         let place = |name: &str| {
@@ -93,6 +93,38 @@ fn a_failed_write_is_told_once_to_each_descriptor() {
         drop(mount);
         drop(mounted);
     }
+}
+
+/// Where the kernel opens files without asking, fsync names no descriptor: then it is told once to
+/// each thread that syncs.
+#[test]
+fn without_passthrough_a_failed_write_is_told_once_to_each_thread() {
+    if !available() {
+        return;
+    }
+    let mut scene = Scene::new("[lower]\nfile from-below \"b\\n\"\n");
+    let (mounted, disk) = filesystem(&scene.place(""));
+    put_upper_on(&mut scene, &mounted);
+    let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["passthrough=off"]));
+    for name in ["new", "from-below"] {
+        let path = mount.path(name);
+        fs::write(&path, "f\n").unwrap();
+        let (mut first, reader) = (writer(&path), File::open(&path).unwrap());
+        first.sync_all().unwrap();
+        disk.set_broken(true);
+        first.write_all(&[b'x'; 20_000]).unwrap();
+        let eio = Err(Some(Errno::IO));
+        assert_eq!(answer(first.sync_all()), eio, "{name}");
+        disk.set_broken(false);
+        let twice = || (answer(reader.sync_data()), answer(reader.sync_all()));
+        assert_eq!(twice(), (Ok(()), Ok(())), "{name}: this thread was told");
+        let other = std::thread::scope(|scope| scope.spawn(twice).join().unwrap());
+        assert_eq!(other, (eio, Ok(())), "{name}: another thread");
+        first.write_all(b"well again").unwrap();
+        assert_eq!(answer(first.sync_all()), Ok(()), "{name}");
+    }
+    drop(mount);
+    drop(mounted);
 }
 
 /// With `volatile` nothing is synced, and nobody is told.
@@ -145,8 +177,9 @@ fn a_failed_write_that_shows_on_a_volatile_mount_stays() {
         put_upper_on(&mut scene, &mounted);
         let mount = scene.mount_by(Driver::Plyfs, &Options::with(options));
         fs::write(mount.path("file"), "f\n").unwrap();
-        let (mut first, second) = (writer(&mount.path("file")), writer(&mount.path("other")));
+        let (mut first, mut second) = (writer(&mount.path("file")), writer(&mount.path("other")));
         first.write_all(&[b'x'; 20_000]).unwrap();
+        second.write_all(b"x").unwrap();
         assert_eq!(answer(first.sync_all()), Ok(()));
         disk.set_broken(true);
         // As the kernel does by itself, after a while.

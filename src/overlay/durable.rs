@@ -4,14 +4,20 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::node::Node;
-use super::{FileRef, HandleId, NodeId, Overlay};
+use super::{Caller, FileRef, HandleId, NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::upper::Upper;
 use crate::sys::{OwnedFd, dir};
 
 impl Overlay {
     /// Makes a file, or the entries of a directory, durable; a lower file already is.
-    pub fn fsync(&self, node: NodeId, handle: Option<HandleId>, data_only: bool) -> FsResult<()> {
+    pub fn fsync(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        handle: Option<HandleId>,
+        data_only: bool,
+    ) -> FsResult<()> {
         let file = handle.map_or(FileRef::Of(node), FileRef::Opened);
         let node = self.nodes.get(node)?;
         let Some(upper) = self.upper.as_ref().filter(|_| node.is_upper()) else { return Ok(()) };
@@ -24,7 +30,11 @@ impl Overlay {
             // Filesystems differ in whether the entries are a directory's data.
             return upper.sync_for_user(dir::open_dir(&fd, OsStr::new("."))?, false);
         }
-        self.sync_file(&node, &*self.file_to_read(file)?, data_only)
+        let synced = self.sync_file(&node, &*self.file_to_read(file)?, data_only);
+        match handle {
+            Some(_) => synced,
+            None => self.implied.tell(node.id, caller.pid, synced),
+        }
     }
 
     /// Syncs a file of the upper, open as `file`. After a copy-up its data alone is not enough: as

@@ -7,6 +7,7 @@ use rustix::fs::FileType;
 
 use super::copy_up::Data;
 use super::handle::Handle;
+use super::implied::NOBODY;
 use super::node::Node;
 use super::place::At;
 use super::stage::open_lower;
@@ -112,12 +113,12 @@ impl Overlay {
     /// Writes at `offset`.
     pub fn write(
         &self,
-        file: FileRef,
+        named: FileRef,
         offset: u64,
         data: &[u8],
         mode: WriteMode,
     ) -> FsResult<usize> {
-        let handle = self.to_write(file)?;
+        let handle = self.to_write(named)?;
         let file = self.current_file(&handle)?;
         if mode.kill_suidgid {
             self.kill_privileges(&file)?;
@@ -126,7 +127,11 @@ impl Overlay {
         // One write alone may be durable (RWF_DSYNC), and a node's own descriptor knows nothing
         // of the flags with which it is open elsewhere.
         if mode.sync.intersects(OFlags::DSYNC | OFlags::SYNC) && !handle.synchronous {
-            self.sync_file(&handle.node, &file, !mode.sync.contains(OFlags::SYNC))?;
+            let synced = self.sync_file(&handle.node, &file, !mode.sync.contains(OFlags::SYNC));
+            match named {
+                FileRef::Opened(_) => synced?,
+                FileRef::Of(node) => self.implied.tell(node, NOBODY, synced)?,
+            }
         }
         Ok(written)
     }

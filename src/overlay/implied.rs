@@ -5,6 +5,7 @@
 //! a bounded set, least recently used first out. A node goes out of it when the kernel forgets
 //! the node: a descriptor would keep the space of a removed file.
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -14,12 +15,23 @@ use super::copy_up::Data;
 use super::handle::Handle;
 use super::node::Node;
 use super::sync::Mutex;
-use super::sync::atomic::{AtomicUsize, Ordering};
+use super::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::{FileRef, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::sys::OFlags;
 
 const SHARDS: usize = 8;
+
+/// In the place of a caller that is not known.
+pub(super) const NOBODY: u32 = 0;
+
+/// A write of a node that did not reach the disk. The filesystem tells each descriptor once, and
+/// ours is one for all; so it is remembered, and told once to each caller that syncs.
+#[derive(Debug)]
+struct Lost {
+    errno: Errno,
+    told: HashSet<u32>,
+}
 
 /// The set. No other lock is taken under one of its shards.
 #[derive(Debug)]
@@ -27,6 +39,10 @@ pub(super) struct ImpliedHandles {
     shards: [Mutex<LruCache<NodeId, Arc<Handle>>>; SHARDS],
     /// How many there are in all: where there are none, nothing is looked for.
     kept: AtomicUsize,
+    /// Until the kernel forgets them.
+    lost: Mutex<HashMap<NodeId, Lost>>,
+    /// There is one of those, or was.
+    any_lost: AtomicBool,
 }
 
 impl ImpliedHandles {
@@ -35,7 +51,8 @@ impl ImpliedHandles {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
         // Bounded by hand: a capacity would be memory for so many from the start.
         let shards = std::array::from_fn(|_| Mutex::new(LruCache::unbounded()));
-        let set = ImpliedHandles { shards, kept: AtomicUsize::new(0) };
+        let (kept, any_lost) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let set = ImpliedHandles { shards, kept, lost: Mutex::default(), any_lost };
         for shard in &set.shards {
             shard.lock().resize(each);
         }
@@ -62,6 +79,9 @@ impl ImpliedHandles {
 
     /// Lets go of the file of a node.
     pub fn forget(&self, node: NodeId) {
+        if self.any_lost.load(Ordering::Relaxed) {
+            self.lost.lock().remove(&node);
+        }
         if self.len() == 0 {
             return;
         }
@@ -69,6 +89,25 @@ impl ImpliedHandles {
             && shard.lock().pop(&node).is_some()
         {
             self.kept.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What `caller`, a thread, is told after the file of `node` was `synced`.
+    pub fn tell(&self, node: NodeId, caller: u32, synced: FsResult<()>) -> FsResult<()> {
+        let mut lost = self.lost.lock();
+        match synced {
+            Err(errno) => {
+                self.any_lost.store(true, Ordering::Relaxed);
+                lost.insert(node, Lost { errno, told: HashSet::from([caller]) });
+                Err(errno)
+            }
+            Ok(()) => {
+                let news = lost.get_mut(&node).filter(|lost| !lost.told.contains(&caller));
+                news.map_or(Ok(()), |lost| {
+                    lost.told.insert(caller);
+                    Err(lost.errno)
+                })
+            }
         }
     }
 

@@ -57,7 +57,9 @@ impl Adapter {
                 // At most the length of a request.
                 context.reply.put(&WriteOut { size: written as u32, padding: 0 })
             }
-            Operation::FSync { handle, data_only } => overlay.fsync(node, handle, data_only),
+            Operation::FSync { handle, data_only } => {
+                overlay.fsync(caller, node, handle, data_only)
+            }
             Operation::Release { handle } => {
                 self.close_file(context, node, handle);
                 Ok(())
