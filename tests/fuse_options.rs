@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plyfs::overlay::options::{IdRange, Options, PassthroughPolicy, RedirectDir, UpperOption};
+use plyfs::overlay::options::{
+    CpuLatencyPolicy, IdRange, Options, PassthroughPolicy, RedirectDir, UpperOption,
+};
 
 fn parse(text: &str) -> Options {
     Options::parse([text]).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -117,6 +119,9 @@ fn caching_threads_and_passthrough_are_understood() {
     assert_eq!(options.passthrough, PassthroughPolicy::Off);
     assert!(options.noacl);
     assert_eq!(parse("lowerdir=/a").timeout, None);
+    assert_eq!(parse("lowerdir=/a").cpu_latency, CpuLatencyPolicy::Auto);
+    assert_eq!(parse("lowerdir=/a,cpu_latency=off").cpu_latency, CpuLatencyPolicy::Off);
+    assert_eq!(parse("lowerdir=/a,cpu_latency=9").cpu_latency, CpuLatencyPolicy::Most(9));
     assert_eq!(parse("lowerdir=/a,threaded=1,max_threads=8").threads, Some(8));
     assert_eq!(parse("lowerdir=/a,timeout=1e30").timeout, Some(Duration::MAX));
 }
@@ -155,6 +160,7 @@ fn refusals_name_the_option() {
         ("lowerdir=/a,timeout=-1", "timeout"),
         ("lowerdir=/a,max_threads=0", "max_threads"),
         ("lowerdir=/a,passthrough=maybe", "passthrough"),
+        ("lowerdir=/a,cpu_latency=-1", "cpu_latency"),
         ("lowerdir=/a,metacopy=perhaps", "metacopy"),
         ("lowerdir=/a,redirect_dir=sideways", "redirect_dir"),
     ] {

@@ -18,6 +18,7 @@ use super::readers::Readers;
 use super::reply::Ttl;
 use super::request::{Operation, Request};
 use super::stats::{Board, Snapshot};
+use super::wakeful::Wakeful;
 use crate::error::{Errno, FsResult};
 use crate::overlay::options::Options;
 use crate::overlay::{Caller, Overlay};
@@ -32,6 +33,7 @@ pub(super) struct Adapter {
     passthrough: Passthrough,
     readers: Readers,
     pub(super) board: Board,
+    pub(super) wakeful: Wakeful,
     pages: Pages,
     mountpoint: PathBuf,
     closed: AtomicBool,
@@ -49,6 +51,7 @@ impl Adapter {
         overlay: Arc<Overlay>,
         options: &Options,
         agreed: Agreed,
+        wakeful: Wakeful,
         mountpoint: &Path,
     ) -> Adapter {
         Adapter {
@@ -59,6 +62,7 @@ impl Adapter {
             passthrough: Passthrough::new(options.passthrough, agreed.passthrough),
             readers: Readers::new(),
             board: Board::new(),
+            wakeful,
             pages: Pages::default(),
             mountpoint: mountpoint.to_path_buf(),
             closed: AtomicBool::new(false),
@@ -120,6 +124,7 @@ impl Adapter {
             log: log::filter(),
             threads: self.board.threads(),
             panics: self.board.panics(),
+            wakeful: self.wakeful.times(),
             requests: self.board.requests(),
             passthrough: self.passthrough.figures(),
             overlay: self.overlay.figures(),

@@ -38,6 +38,7 @@ mod reply;
 mod request;
 mod session;
 pub mod stats;
+mod wakeful;
 mod workers;
 
 pub use notify::Notifier;

@@ -13,6 +13,7 @@ use super::negotiate::{self, Agreed};
 use super::notify::Notifier;
 use super::request::{Operation, Request};
 use super::stats::Snapshot;
+use super::wakeful::Wakeful;
 use super::workers::Workers;
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::overlay::Overlay;
@@ -86,11 +87,12 @@ impl Session {
             }
         };
         super::read_ahead::widen(mountpoint);
+        let wakeful = Wakeful::new(options.cpu_latency);
         if let Err(errno) = give_up_rights(&point) {
             tracing::warn!(%errno, "the daemon keeps all its rights");
         }
         Ok(Session {
-            adapter: Arc::new(Adapter::new(overlay, options, agreed, mountpoint)),
+            adapter: Arc::new(Adapter::new(overlay, options, agreed, wakeful, mountpoint)),
             channel,
             point,
             threads: options.threads,

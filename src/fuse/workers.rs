@@ -63,7 +63,10 @@ pub(super) struct Workers {
     change: Condvar,
 }
 
-/// Who does what. Its lock is held for moments and no other is taken under it.
+/// Who does what. Its lock is held for moments, and of other locks only that of [`Wakeful`] is taken
+/// under it.
+///
+/// [`Wakeful`]: super::wakeful::Wakeful
 #[derive(Debug, Default)]
 struct Duty {
     readers: usize,
@@ -176,6 +179,8 @@ impl Workers {
                 quiet = 0;
             }
             let now = self.progress.load(Ordering::Acquire);
+            // Each request is progress twice.
+            self.adapter.wakeful.look(now / 2);
             let stuck = now == seen && self.waiting.load(Ordering::Acquire) == 0;
             if stuck {
                 break Role::Read;
@@ -184,6 +189,10 @@ impl Workers {
             seen = now;
         };
         duty.standing_by -= 1;
+        if duty.standing_by == 0 {
+            // Whoever stands by next looks again.
+            self.adapter.wakeful.rest();
+        }
         if role == Role::Read {
             duty.readers += 1;
         }

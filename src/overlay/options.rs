@@ -55,6 +55,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Which open files the kernel reads and writes without asking.
     pub passthrough: PassthroughPolicy,
+    /// How fast idle processors wake up while requests come.
+    pub cpu_latency: CpuLatencyPolicy,
     /// Where figures are given to whoever connects; `None` for nowhere.
     pub stats_socket: Option<PathBuf>,
     /// What is logged: a level or directives; `None` leaves it to the environment.
@@ -93,6 +95,19 @@ pub enum PassthroughPolicy {
     /// Data files of the lowers too: their page cache is then shared between mounts, but a
     /// descriptor opened for reading does not see what is written after a copy-up.
     All,
+}
+
+/// `cpu_latency=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CpuLatencyPolicy {
+    /// As fast as is worth the power: on a machine of few processors none of them sleeps, on a
+    /// larger one they sleep lightly.
+    #[default]
+    Auto,
+    /// As they like.
+    Off,
+    /// Within so many microseconds; within none they do not sleep.
+    Most(u32),
 }
 
 /// What mount(2) and the FUSE mount are told.

@@ -6,6 +6,7 @@
 
 pub mod beneath;
 pub mod copy;
+pub mod cpu_latency;
 pub mod creds;
 pub mod dir;
 pub mod fault;

@@ -68,6 +68,8 @@ impl Page<'_> {
                 self.line(format_args!("plyfs_{name}_count{{{labels}}} {count}"));
             }
         }
+        let help = "How often processors were kept awake for a time.";
+        self.one("kept_awake_total", "counter", help, |s| s.wakeful as f64);
         self.one("panics_total", "counter", "Requests that ended in a panic.", |s| s.panics as f64);
     }
 

@@ -25,6 +25,9 @@ pub struct Snapshot {
     pub threads: u64,
     /// Requests that ended in a panic; each is a bug of ours.
     pub panics: u64,
+    /// How often processors were kept awake for a time, because requests came one after the other.
+    #[serde(default)]
+    pub wakeful: u64,
     /// Requests by kind; kinds that never came are left out.
     pub requests: Vec<RequestKind>,
     /// Which open files the kernel serves by itself.

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{IdRange, Options, PassthroughPolicy, RedirectDir, UpperOption};
+use super::{CpuLatencyPolicy, IdRange, Options, PassthroughPolicy, RedirectDir, UpperOption};
 use crate::error::{Error, Result};
 
 /// Options of other drivers and of libfuse that change nothing here: either always so, never
@@ -155,6 +155,15 @@ impl Options {
                     "off" => PassthroughPolicy::Off,
                     "all" => PassthroughPolicy::All,
                     _ => return Err(given.wrong("must be auto, off or all")),
+                }
+            }
+            "cpu_latency" => {
+                self.cpu_latency = match given.text()?.as_str() {
+                    "auto" => CpuLatencyPolicy::Auto,
+                    "off" => CpuLatencyPolicy::Off,
+                    number => number.parse().map(CpuLatencyPolicy::Most).map_err(|_| {
+                        given.wrong("must be auto, off or a number of microseconds")
+                    })?,
                 }
             }
             _ => return Ok(false),

@@ -1,0 +1,171 @@
+//! Keeps processors from falling asleep between two requests.
+//!
+//! A client that waits for an answer leaves its processor idle, and so does a reader that waits
+//! for a request. Waking an idle processor takes far longer than serving most requests: on a
+//! virtual machine, where it takes the hypervisor's help, a round trip of 8 µs becomes one of 40.
+//! So while requests come one after the other we ask the kernel for processors that wake up fast,
+//! and withdraw it as soon as they do not: idle processors then sleep as before. What it costs
+//! meanwhile is power, and on a virtual machine the host's time.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::overlay::options::CpuLatencyPolicy;
+use crate::sys::cpu_latency::{self, CpuLatency};
+use crate::sys::process;
+
+/// Requests within a millisecond that make it worthwhile: one after the other they are at least
+/// ten, and one that waits for a disk about one.
+const BUSY: f64 = 4.0;
+/// How long after the last busy moment processors are kept awake.
+const HOLD: Duration = Duration::from_millis(4);
+/// Shorter spans say nothing of how many requests come.
+const SHORTEST: Duration = Duration::from_micros(500);
+/// Up to so many processors none sleeps at all; with more of them that would be too much power for
+/// one client's sake, and the lightest sleep must do.
+const FEW_PROCESSORS: usize = 4;
+/// Microseconds that processors take to wake up from their lightest sleep (C1).
+const LIGHTEST: u32 = 2;
+
+/// One mount's request to the kernel; of no effect where it may make none.
+#[derive(Debug, Default)]
+pub(super) struct Wakeful {
+    device: Option<(CpuLatency, u32)>,
+    awake: AtomicBool,
+    /// How often processors were kept awake.
+    times: AtomicU64,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// The last look at how many requests there were.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    requests: u64,
+    at: Instant,
+    /// The last busy moment.
+    busy: Option<Instant>,
+}
+
+impl Wakeful {
+    /// As `policy` says. Without it, where the device cannot be opened, and in a user namespace,
+    /// whose root decides nothing for the whole machine, nothing is ever asked.
+    pub(super) fn new(policy: CpuLatencyPolicy) -> Wakeful {
+        let most = match policy {
+            CpuLatencyPolicy::Off => return Wakeful::default(),
+            CpuLatencyPolicy::Most(microseconds) => microseconds,
+            CpuLatencyPolicy::Auto if cpu_latency::processors() <= FEW_PROCESSORS => 0,
+            CpuLatencyPolicy::Auto => LIGHTEST,
+        };
+        if !process::is_initial_root() {
+            return Wakeful::default();
+        }
+        match CpuLatency::open() {
+            Ok(device) => Wakeful { device: Some((device, most)), ..Wakeful::default() },
+            Err(errno) => {
+                tracing::debug!("processors sleep as they like: {}: {errno}", cpu_latency::PATH);
+                Wakeful::default()
+            }
+        }
+    }
+
+    /// How often processors were kept awake so far.
+    pub(super) fn times(&self) -> u64 {
+        self.times.load(Ordering::Relaxed)
+    }
+
+    /// Looks at how many `requests` there were in all; called about once in a millisecond while
+    /// any come.
+    pub(super) fn look(&self, requests: u64) {
+        if self.device.is_none() {
+            return;
+        }
+        let mut seen = self.seen.lock();
+        let next = Seen::next(*seen, requests, Instant::now());
+        *seen = Some(next);
+        let wanted = next.wants_awake();
+        if wanted != self.awake.load(Ordering::Relaxed) {
+            self.ask(wanted);
+        }
+    }
+
+    /// Withdraws what was asked: nobody looks any more.
+    pub(super) fn rest(&self) {
+        let mut seen = self.seen.lock();
+        *seen = None;
+        if self.awake.load(Ordering::Relaxed) {
+            self.ask(false);
+        }
+    }
+
+    /// Called with `seen` locked, so that two threads do not ask in the wrong order.
+    fn ask(&self, awake: bool) {
+        let Some((device, most)) = &self.device else { return };
+        if let Err(errno) = device.ask(awake.then_some(*most)) {
+            tracing::warn!("cannot keep processors awake: {errno}");
+            return;
+        }
+        self.awake.store(awake, Ordering::Relaxed);
+        if awake {
+            self.times.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Seen {
+    fn next(last: Option<Seen>, requests: u64, now: Instant) -> Seen {
+        let Some(last) = last else { return Seen { requests, at: now, busy: None } };
+        let span = now.saturating_duration_since(last.at);
+        if span < SHORTEST {
+            return last;
+        }
+        let came = requests.saturating_sub(last.requests) as f64;
+        let busy = came / (span.as_secs_f64() * 1e3) >= BUSY;
+        Seen { requests, at: now, busy: if busy { Some(now) } else { last.busy } }
+    }
+
+    fn wants_awake(&self) -> bool {
+        self.busy.is_some_and(|busy| self.at.saturating_duration_since(busy) < HOLD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wanted after each millisecond in which so many requests came.
+    fn after(requests: &[u64]) -> Vec<bool> {
+        let start = Instant::now();
+        let (mut seen, mut sum) = (Seen::next(None, 0, start), 0);
+        let look = |(n, came): (usize, &u64)| {
+            sum += came;
+            seen = Seen::next(Some(seen), sum, start + Duration::from_millis(n as u64 + 1));
+            seen.wants_awake()
+        };
+        requests.iter().enumerate().map(look).collect()
+    }
+
+    #[test]
+    fn one_request_after_the_other_keeps_processors_awake() {
+        assert_eq!(after(&[20, 25, 4, 30]), [true; 4]);
+    }
+
+    #[test]
+    fn a_request_now_and_then_does_not() {
+        assert_eq!(after(&[1, 0, 3, 1, 1, 1, 1, 1, 1, 2]), [false; 10]);
+    }
+
+    #[test]
+    fn they_sleep_again_soon_after_the_last_request() {
+        assert_eq!(after(&[20, 0, 1, 1, 1, 0]), [true, true, true, true, false, false]);
+    }
+
+    #[test]
+    fn a_look_too_soon_changes_nothing() {
+        let start = Instant::now();
+        let seen = Seen::next(None, 0, start);
+        let again = Seen::next(Some(seen), 3, start + Duration::from_micros(10));
+        assert_eq!((again.requests, again.wants_awake()), (0, false));
+    }
+}
