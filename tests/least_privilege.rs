@@ -83,6 +83,54 @@ fn the_workdir_is_nobody_elses_to_read() {
     }
 }
 
+/// Nor is anything else that the daemon makes, even where its directories were there before and open
+/// to all: staging, index, the socket, and whatever it might leave where it was started.
+#[test]
+fn nothing_that_the_daemon_makes_is_anybody_elses_to_read() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile a x\nhardlink b a\ndir d\nfile d/gone\n");
+    let run = scene.place("run");
+    let open = |dir: &std::path::Path| {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    for dir in [run.clone(), scene.work.join("work"), scene.work.join("index")] {
+        fs::create_dir(&dir).unwrap();
+        open(&dir);
+    }
+    open(&scene.work);
+    open(run.parent().unwrap());
+    let sh = |script: &str| {
+        let output = Command::new("sh")
+            .args(["-ec", script])
+            .current_dir(&run)
+            .envs([("TMPDIR", &run), ("HOME", &run), ("WORK", &scene.work)])
+            .envs([("LOWER", scene.lowerdir()), ("UPPER", scene.upper.clone().into())])
+            .envs([("MNT", &scene.mountpoint)])
+            .env("DAEMON", env!("CARGO_BIN_EXE_fuse-plyfs"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    sh("umask 0; $DAEMON -o lowerdir=$LOWER,upperdir=$UPPER,workdir=$WORK,stats_socket=s $MNT");
+    sh("echo more >>$MNT/a; mkdir $MNT/d/new; rm $MNT/d/gone; mv $MNT/d $MNT/e; ls -R $MNT");
+    // Somebody else finds the directories that we made, and nothing in them.
+    let seen = "setpriv --reuid=65534 --regid=65534 --clear-groups find . $WORK -readable";
+    let mut seen: Vec<String> =
+        sh(&format!("{seen} 2>/dev/null || true")).lines().map(str::to_owned).collect();
+    let made = sh("find . $WORK");
+    sh("umount $MNT");
+    seen.sort();
+    assert_eq!(seen, [".".to_owned(), scene.work.display().to_string()]);
+    for what in ["./s", "/work", "/index", "/index/"] {
+        assert!(made.contains(what), "{what} in {made}");
+    }
+    // The socket goes with the daemon, which ends after its mount.
+    sh("for i in $(seq 600); do [ -n \"$(ls -A)\" ] || exit 0; sleep 0.1; done; ls -A >&2; exit 1");
+}
+
 /// Where PlyFS and overlayfs differ, in lines.
 fn differing<T: std::fmt::Debug + PartialEq>(results: &[Vec<T>; 2]) -> Vec<String> {
     let pairs = results[0].iter().zip(&results[1]).filter(|(ours, theirs)| ours != theirs);

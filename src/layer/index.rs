@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::origin::Origin;
-use super::workdir::Workdir;
+use super::workdir::{Workdir, private_dir};
 use super::xattrs::{Mark, Namespace};
 use crate::error::{Errno, FsResult};
 use crate::sys::stat::{stat_at, stat_fd};
@@ -118,9 +118,8 @@ pub struct Index {
 impl Index {
     /// The index in `work`, cleaned of entries that no name uses any more.
     pub fn open(work: &Workdir, namespace: Namespace) -> FsResult<Index> {
-        let found = file::open_at(work.base(), OsStr::new(DIR), OFlags::PATH | OFlags::DIRECTORY);
-        let fd = match found {
-            Ok(fd) => Some(Arc::new(fd)),
+        let fd = match stat_at(work.base(), OsStr::new(DIR)) {
+            Ok(_) => Some(Arc::new(private_dir(work.base(), OsStr::new(DIR))?.0)),
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(errno),
         };
@@ -165,11 +164,7 @@ impl Index {
         if let Some(fd) = fd.as_ref() {
             return Ok(fd.clone());
         }
-        match node::make_dir(work.base(), OsStr::new(DIR), 0o700) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-        let opened = file::open_at(work.base(), OsStr::new(DIR), OFlags::PATH | OFlags::DIRECTORY)?;
+        let (opened, _) = private_dir(work.base(), OsStr::new(DIR))?;
         let opened = Arc::new(opened);
         *fd = Some(opened.clone());
         Ok(opened)

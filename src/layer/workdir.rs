@@ -40,14 +40,8 @@ impl Workdir {
         let failed = |action| move |errno| Error::io(action, path, errno);
         let base = dir::open_dir(root, OsStr::new(".")).map_err(failed("open workdir"))?;
         take(&base, "workdir", path)?;
-        let name = OsStr::new(STAGING);
-        let was_in_use = match node::make_dir(&base, name, 0o700) {
-            Ok(()) => false,
-            Err(Errno::EXIST) => true,
-            Err(errno) => return Err(Error::io("create directory in workdir", path, errno)),
-        };
-        let staging = file::open_at(&base, name, OFlags::PATH | OFlags::DIRECTORY)
-            .map_err(failed("open staging in workdir"))?;
+        let (staging, was_in_use) = private_dir(&base, OsStr::new(STAGING))
+            .map_err(failed("create directory in workdir"))?;
         let workdir = Workdir { base, staging, was_in_use, next: AtomicU64::new(0) };
         workdir.refuse_unclean(path)?;
         workdir.empty().map_err(failed("clean workdir"))?;
@@ -118,6 +112,22 @@ impl Workdir {
             other => other,
         }
     }
+}
+
+/// The directory `base`/`name`, made where there is none, and whether it was there. What lies in it
+/// may have any mode, also while nobody is to have it yet: only its owner gets in, whoever made it.
+pub fn private_dir(base: &OwnedFd, name: &OsStr) -> FsResult<(OwnedFd, bool)> {
+    const PRIVATE: u32 = 0o700;
+    let was_there = match node::make_dir(base, name, PRIVATE) {
+        Ok(()) => false,
+        Err(Errno::EXIST) => true,
+        Err(errno) => return Err(errno),
+    };
+    let dir = file::open_at(base, name, OFlags::PATH | OFlags::DIRECTORY)?;
+    if was_there && sys::stat::stat_fd(&dir)?.mode & 0o7777 != PRIVATE {
+        node::set_mode(&dir, PRIVATE)?;
+    }
+    Ok((dir, was_there))
 }
 
 /// Locks a directory for this mount, as long as `dir` is open.
