@@ -82,6 +82,8 @@ fn names_follow_docker_on_the_way_in() {
     assert_eq!(it.read("srv/sub/file"), "below");
     it.cp("tree/.", "box:/other");
     assert_eq!(it.read("other/sub/file"), "below");
+    it.cp("tree/sub/..", "box:/home");
+    assert_eq!(it.read("home/tree/sub/file"), "below", "a directory is known by its own name");
     it.cp("tree/", "box:opt");
     assert_eq!(it.read("opt/sub/file"), "below", "a path without / begins at the root");
 
@@ -94,6 +96,8 @@ fn names_follow_docker_on_the_way_in() {
         ("file", "nope:/srv", "no such container: nope"),
         ("box:/srv", "box:/x", "from container to container"),
         ("file", "tree", "must be in a container"),
+        ("file", "box:", "a path must follow box:, such as box:/"),
+        ("box:", "here", "a path must follow box:, such as box:/"),
     ] {
         let line = it.refused(from, to);
         assert!(line.contains(said), "{from} {to}: {line}");
@@ -152,6 +156,12 @@ fn archives_go_through_dash() {
     let listing = String::from_utf8(list.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(listing, "tree/\ntree/sub/\ntree/sub/file\n");
 
+    let tar = it.command(&["cp", "box:/srv/tree/.", "-"]).output().unwrap().stdout;
+    let mut list = tar::Archive::new(tar.as_slice());
+    let first = list.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!(first.path().unwrap(), Path::new("./"), "the directory is told of, too");
+    let tar = it.command(&["cp", "box:/srv/tree", "-"]).output().unwrap().stdout;
+
     let feed = |to: &str, tar: &[u8]| {
         let mut child = it
             .command(&["cp", "-", to])
@@ -201,4 +211,70 @@ fn symlinks_of_the_container_never_lead_out_of_it() {
     let output = it.command(&["cp", "-L", "box:/good", "got"]).output().unwrap();
     assert!(output.status.success());
     assert_eq!(fs::read_to_string(it.dir.join("got")).unwrap(), "content");
+}
+
+/// What is written to a symlink is written to what it leads to, as with docker: in the container
+/// seen from the container's root.
+#[test]
+fn a_symlink_that_is_the_destination_stays() {
+    let Some(it) = boxed() else { return };
+    let upper = it.upper();
+    fs::create_dir(upper.join("work")).unwrap();
+    fs::write(upper.join("work/file"), "old").unwrap();
+    for (name, target) in [
+        ("link", "file"),
+        ("absolute", "/work/made"),
+        ("up", "../../../../work/risen"),
+        ("twice", "link"),
+        ("loop", "loop"),
+        ("dangling", "tree-of-its-own"),
+    ] {
+        symlink(target, upper.join("work").join(name)).unwrap();
+    }
+    for (to, written) in [("link", "file"), ("absolute", "made"), ("up", "risen")] {
+        it.cp("file", &format!("box:/work/{to}"));
+        assert_eq!(it.read(&format!("work/{written}")), "content", "{to}");
+    }
+    fs::write(it.dir.join("other"), "other").unwrap();
+    it.cp("other", "box:/work/twice");
+    assert_eq!(it.read("work/file"), "other");
+    it.cp("tree", "box:/work/dangling");
+    assert_eq!(it.read("work/tree-of-its-own/sub/file"), "below");
+    assert!(it.refused("file", "box:/work/loop").contains("too many levels of symbolic links"));
+    assert!(it.refused("tree", "box:/work/link").contains("not a directory"));
+    for name in ["link", "absolute", "up", "twice", "loop", "dangling"] {
+        assert!(upper.join("work").join(name).is_symlink(), "{name}");
+    }
+    symlink("there", it.dir.join("link")).unwrap();
+    it.cp("box:/work/file", "link");
+    assert!(it.dir.join("link").is_symlink());
+    assert_eq!(fs::read_to_string(it.dir.join("there")).unwrap(), "other");
+}
+
+/// One name in a container must not take a whole directory of this machine away, nor the other
+/// way round.
+#[test]
+fn a_directory_and_a_file_never_replace_one_another() {
+    let Some(it) = boxed() else { return };
+    it.cp("tree", "box:/srv/precious");
+    it.cp("file", "box:/srv/plain");
+    fs::create_dir_all(it.dir.join("out/plain")).unwrap();
+    fs::write(it.dir.join("out/plain/kept"), "kept").unwrap();
+    fs::write(it.dir.join("out/precious"), "kept").unwrap();
+    let (file, directory) = ("cannot copy a file over", "cannot copy a directory over");
+    assert!(it.refused("box:/srv/plain", "out").contains(file));
+    assert!(it.refused("box:/srv/precious", "out").contains(directory));
+    assert!(it.refused("box:/srv/.", "out").contains("cannot copy a"));
+    assert_eq!(fs::read_to_string(it.dir.join("out/plain/kept")).unwrap(), "kept");
+    assert_eq!(fs::read_to_string(it.dir.join("out/precious")).unwrap(), "kept");
+
+    let line = it.refused("out/precious", "box:/srv");
+    assert_eq!(line, "plyfs: cannot copy a file over /srv/precious: is a directory\n");
+    assert!(it.refused("out/plain", "box:/srv").contains(directory));
+    fs::create_dir(it.dir.join("out/link")).unwrap();
+    symlink("precious", it.upper().join("srv/link")).unwrap();
+    assert!(it.refused("out/link", "box:/srv").contains(directory));
+    assert_eq!(it.read("srv/precious/sub/file"), "below");
+    assert_eq!(it.read("srv/plain"), "content");
+    assert!(it.upper().join("srv/link").is_symlink());
 }

@@ -10,18 +10,32 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::attributes::Attributes;
+use super::entry_path::split;
 use super::marks::Deletions;
-use super::oci_whiteout::{Meaning, meaning};
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::layer::LayerMarks;
 use crate::sys::stat::{Stat, Time, stat_at, stat_fd};
 use crate::sys::{OFlags, OwnedFd, beneath, dir, file, node};
 
+/// What the directory is, into which an archive is unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// It becomes a layer.
+    Layer,
+    /// A tree that a layer is applied to.
+    Tree,
+    /// A tree that files are copied to. A directory there and what is none never replace one
+    /// another: what somebody has would be gone with one name in an archive.
+    Files,
+}
+
 /// The directory, and what is still to be done in it.
 #[derive(Debug)]
 pub(crate) struct Contained {
     root: OwnedFd,
+    /// What messages call it.
     path: PathBuf,
+    target: Target,
     deletions: Deletions,
     /// The parent of the entry before: most entries have the same one.
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
@@ -42,72 +56,25 @@ struct Pending {
     attributes: Attributes,
 }
 
-/// An archive's path, checked: its parent's components joined by `/`, and its last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place<'a> {
-    pub(crate) parent: &'a [u8],
-    pub(crate) name: &'a OsStr,
-}
-
-/// `path` without leading, doubled and trailing slashes and `.` components.
-///
-/// # Errors
-/// Why no entry may have that path, in words.
-pub(crate) fn normalize(path: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut normal = Vec::with_capacity(path.len());
-    for component in path.split(|b| *b == b'/') {
-        match component {
-            b"" | b"." => continue,
-            b".." => return Err("a path with `..`"),
-            _ if component.contains(&0) => return Err("a path with a NUL byte"),
-            _ => {}
-        }
-        if !normal.is_empty() {
-            normal.push(b'/');
-        }
-        normal.extend_from_slice(component);
-    }
-    Ok(normal)
-}
-
-/// Parent and name of a normal path; `None` for the empty one, the root.
-pub(crate) fn split(normal: &[u8]) -> Option<Place<'_>> {
-    if normal.is_empty() {
-        return None;
-    }
-    let (parent, name) = match normal.iter().rposition(|b| *b == b'/') {
-        Some(slash) => (normal.get(..slash)?, normal.get(slash + 1..)?),
-        None => (&b""[..], normal),
-    };
-    Some(Place { parent, name: OsStr::from_bytes(name) })
-}
-
-/// What the components of `parent` say of everything below them: `Some(Bookkeeping)` where it
-/// is to be skipped.
-///
-/// # Errors
-/// Why nothing may lie below them, in words.
-pub(crate) fn parent_meaning(parent: &[u8]) -> Result<Meaning<'_>, &'static str> {
-    for component in parent.split(|b| *b == b'/') {
-        match meaning(component)? {
-            Meaning::File => {}
-            Meaning::Bookkeeping => return Ok(Meaning::Bookkeeping),
-            Meaning::Whiteout(_) | Meaning::Opaque => return Err("a path through a whiteout"),
-        }
-    }
-    Ok(Meaning::File)
-}
-
 impl Contained {
-    /// Opens the directory `path`, which becomes a layer, or is a `tree` to be changed.
-    pub(crate) fn open(path: &Path, tree: bool) -> Result<Self> {
+    /// Opens the directory `path`.
+    pub(crate) fn open(path: &Path, target: Target) -> Result<Self> {
         let root = file::open_root(path).map_err(|e| Error::io("open directory", path, e))?;
-        let deletions = if tree { Ok(Deletions::in_tree()) } else { Deletions::in_layer(&root) };
+        Contained::of(root, path, target)
+    }
+
+    /// The directory `root`, which messages call `path`.
+    pub(crate) fn of(root: OwnedFd, path: &Path, target: Target) -> Result<Self> {
+        let deletions = match target {
+            Target::Layer => Deletions::in_layer(&root),
+            Target::Tree | Target::Files => Ok(Deletions::in_tree()),
+        };
         let deletions = deletions.map_err(|e| Error::io("probe whiteouts in", path, e))?;
         let path = path.to_path_buf();
         Ok(Contained {
             root,
             path,
+            target,
             deletions,
             last: None,
             directories: HashMap::new(),
@@ -139,8 +106,12 @@ impl Contained {
 
     /// The directory at the normal path `path`, through symlinks, inside the root.
     pub(crate) fn open_directory(&self, path: &[u8]) -> FsResult<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        beneath::open_in_root(&self.root, OsStr::from_bytes(path), flags)
+        let (path, flags) = (OsStr::from_bytes(path), OFlags::PATH | OFlags::DIRECTORY);
+        match self.target {
+            // Somebody's tree may have mounts in it.
+            Target::Files => beneath::open_in_root_across(&self.root, path, flags),
+            Target::Layer | Target::Tree => beneath::open_in_root(&self.root, path, flags),
+        }
     }
 
     fn make_parents(&mut self, parent: &[u8], time: Time) -> Result<OwnedFd> {
@@ -210,6 +181,9 @@ impl Contained {
         let stat = stat_at(dir, name).map_err(|e| self.failed("stat", path, e))?;
         if stat.is_dir() {
             return Ok(());
+        }
+        if self.target == Target::Files {
+            return Err(self.failed("copy a directory over", path, Errno::NOTDIR));
         }
         let was_hidden = self.is_whiteout(dir, name, &stat, path)?;
         self.remove(dir, name, path)?;
@@ -293,6 +267,9 @@ impl Contained {
     /// Removes `dir`/`name` whatever it is, with everything below it.
     pub(crate) fn remove(&mut self, dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
         match node::unlink(dir, name) {
+            Err(Errno::ISDIR) if self.target == Target::Files => {
+                return Err(self.failed("copy a file over", path, Errno::ISDIR));
+            }
             Err(Errno::ISDIR) => {}
             other => return other.map_err(|e| self.failed("remove", path, e)),
         }

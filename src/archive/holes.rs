@@ -1,7 +1,7 @@
-//! Long runs of zeros take no space: what is written leaves holes for them.
+//! Long runs of zeros take no space: what is written leaves holes for them, and holes are not read.
 
-use crate::error::FsResult;
-use crate::sys::{AsFd, file};
+use crate::error::{Errno, FsResult};
+use crate::sys::{AsFd, OwnedFd, file};
 
 /// A run of this many zero bytes, aligned to as many, becomes a hole.
 const HOLE: usize = 64 * 1024;
@@ -30,4 +30,30 @@ pub(crate) fn write(fd: &impl AsFd, data: &[u8], position: u64, written_to: u64)
 fn is_zero(piece: &[u8]) -> bool {
     let (words, rest) = piece.as_chunks::<16>();
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|b| *b == 0)
+}
+
+/// Where the next run of data of a file of `size` bytes begins and ends, at or after `position`.
+pub(crate) fn next_run(fd: &OwnedFd, position: u64, size: u64) -> FsResult<(u64, u64)> {
+    let data = next_data(fd, position, size)?;
+    Ok((data, next_hole(fd, data, size)?))
+}
+
+/// Where data begins at or after `position`; `size` where none does.
+fn next_data(fd: &OwnedFd, position: u64, size: u64) -> FsResult<u64> {
+    match file::seek_sparse(fd, position, true) {
+        Ok(start) => Ok(start.clamp(position, size)),
+        Err(Errno::NXIO) => Ok(size),
+        // A filesystem that knows of no holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(position),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Where the data at `position` ends.
+fn next_hole(fd: &OwnedFd, position: u64, size: u64) -> FsResult<u64> {
+    match file::seek_sparse(fd, position, false) {
+        Ok(end) if end > position => Ok(end.min(size)),
+        Ok(_) | Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(size),
+        Err(errno) => Err(errno),
+    }
 }

@@ -11,6 +11,7 @@ pub mod blob;
 pub mod compress;
 mod contained;
 mod docker;
+mod entry_path;
 mod files;
 pub(crate) mod holes;
 pub mod layer;

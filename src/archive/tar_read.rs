@@ -8,7 +8,8 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use super::attributes::Attributes;
-use super::contained::{self, Contained, Place};
+use super::contained::{Contained, Target};
+use super::entry_path::{self, Place};
 use super::holes;
 use super::oci_whiteout::{Meaning, meaning};
 use super::tar_stream::{Entry, Failure, Kind, TarStream};
@@ -46,7 +47,7 @@ const BUFFER: usize = 256 * 1024;
 /// An archive that is broken, truncated or hostile, and failed writes; `into` then holds a part
 /// and must be thrown away.
 pub fn unpack_layer(tar: &mut dyn Read, into: &Path, what: &str) -> Result<Unpacked> {
-    unpack(tar, Contained::open(into, false)?, what)
+    unpack(tar, Contained::open(into, Target::Layer)?, what)
 }
 
 /// Applies the layer archive `tar` to the tree `onto`: as [`unpack_layer`], but what it deletes
@@ -55,22 +56,23 @@ pub fn unpack_layer(tar: &mut dyn Read, into: &Path, what: &str) -> Result<Unpac
 /// # Errors
 /// As [`unpack_layer`]; `onto` is then changed in part.
 pub fn apply_layer(tar: &mut dyn Read, onto: &Path, what: &str) -> Result<Unpacked> {
-    unpack(tar, Contained::open(onto, true)?, what)
+    unpack(tar, Contained::open(onto, Target::Tree)?, what)
 }
 
-/// Copies the files of the archive `tar`, which is no layer, into the directory `onto`: as
-/// [`apply_layer`], but whiteouts are refused. They get `owner`, user and group, or without one
-/// the owners that the archive gives them.
+/// Copies the files of the archive `tar`, which is no layer, into the directory `onto`, which
+/// messages call `shown`: as [`apply_layer`], but whiteouts are refused, and where there is a
+/// directory already anything else is, and the other way round. They get `owner`, user and group,
+/// or without one the owners that the archive gives them.
 ///
 /// # Errors
 /// As [`apply_layer`].
 pub fn copy_into(
     tar: &mut dyn Read,
-    onto: &Path,
+    (onto, shown): (OwnedFd, &Path),
     owner: Option<(u32, u32)>,
     what: &str,
 ) -> Result<Unpacked> {
-    unpack_as(tar, Contained::open(onto, true)?, what, Purpose::Copy { owner })
+    unpack_as(tar, Contained::of(onto, shown, Target::Files)?, what, Purpose::Copy { owner })
 }
 
 /// What an archive is read for.
@@ -133,7 +135,7 @@ impl Layer<'_> {
     }
 
     fn unpack(&mut self, mut entry: Entry, stream: &mut TarStream<'_>) -> Result<()> {
-        let path = contained::normalize(&entry.path).map_err(|r| self.refused(&entry.path, r))?;
+        let path = entry_path::normalize(&entry.path).map_err(|r| self.refused(&entry.path, r))?;
         if let Purpose::Copy { owner: Some((uid, gid)) } = self.purpose {
             (entry.uid, entry.gid) = (uid, gid);
         }
@@ -142,14 +144,14 @@ impl Layer<'_> {
             let path = String::from_utf8_lossy(&path);
             tracing::warn!("{}: {path}: {left_out} overlay xattrs left out", self.what);
         }
-        let Some(place) = contained::split(&path) else {
+        let Some(place) = entry_path::split(&path) else {
             if entry.kind != Kind::Directory {
                 return Err(self.refused(&entry.path, "the root must be a directory"));
             }
             self.unpacked.root = true;
             return self.directory.root_attributes(attributes);
         };
-        let below = contained::parent_meaning(place.parent).map_err(|r| self.refused(&path, r))?;
+        let below = entry_path::parent_meaning(place.parent).map_err(|r| self.refused(&path, r))?;
         let own = meaning(place.name.as_bytes()).map_err(|r| self.refused(&path, r))?;
         if matches!(self.purpose, Purpose::Copy { .. }) && (own, below) != PLAIN {
             return Err(self.refused(&path, "names that begin with .wh. are those of whiteouts"));
@@ -282,9 +284,9 @@ impl Layer<'_> {
             let target = String::from_utf8_lossy(target);
             self.refused(path, format!("it links to {target:?}, which is no file of this layer"))
         };
-        let normal = contained::normalize(target)
+        let normal = entry_path::normalize(target)
             .map_err(|reason| self.refused(path, format!("it links to {reason}")))?;
-        let place = contained::split(&normal).ok_or_else(missing)?;
+        let place = entry_path::split(&normal).ok_or_else(missing)?;
         let found = self.directory.open_directory(place.parent).and_then(|from| {
             let stat = self.directory.file_at(&from, place.name)?;
             Ok(stat.map(|stat| (from, stat)))

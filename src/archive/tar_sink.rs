@@ -17,6 +17,7 @@ use crate::sys::stat::{Time, decode_dev};
 const BLOCK: u64 = 512;
 /// Headers and small files gather until there are this many bytes to write.
 const BUFFER: usize = 256 * 1024;
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// The largest numbers of ustar's octal fields of 8 and 12 bytes.
 const OCTAL_8: u64 = 0o7_777_777;
 const OCTAL_12: u64 = 0o77_777_777_777;
@@ -89,6 +90,17 @@ impl<'a> TarSink<'a> {
     /// Writes a part of the entry's data.
     pub(crate) fn data(&mut self, data: &[u8]) -> Result<()> {
         self.write(data)
+    }
+
+    /// Writes `count` zero bytes of the entry's data.
+    pub(crate) fn zeros(&mut self, count: u64) -> Result<()> {
+        let mut left = count;
+        while left > 0 {
+            let n = usize::try_from(left).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            self.write(ZEROS.get(..n).unwrap_or_default())?;
+            left -= n as u64;
+        }
+        Ok(())
     }
 
     /// Ends the entry.

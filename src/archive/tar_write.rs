@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::holes;
 use super::oci_whiteout::whiteout_of;
 use super::tar_sink::{Head, TarSink, carries_xattr, source_date_epoch};
 use super::tar_stream::Kind;
@@ -17,7 +18,6 @@ use crate::sys::{OwnedFd, file};
 
 /// Bytes read and written at once.
 const BUFFER: usize = 256 * 1024;
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Writes the merged tree of `upper`, where there is one, over `lowers` (topmost first) to `out`
 /// as a tar archive, as `docker export` does: names without a leading `./`, directories with a trailing slash, parents before
@@ -94,13 +94,19 @@ pub fn squashed_tar(
 
 /// Writes what `name` in the directory `dir` is, or the directory itself where there is none, to
 /// `out` as a tar archive in which it is called `shown`; a directory that is shown as nothing
-/// gives what is in it. Times stay as they are.
+/// gives what is in it. Times stay as they are. Messages call it `source`.
 ///
 /// # Errors
 /// As [`export`].
-pub fn subtree(dir: &Path, name: Option<&OsStr>, shown: &OsStr, out: &mut dyn Write) -> Result<()> {
+pub fn subtree(
+    (dir, name): (&Path, Option<&OsStr>),
+    source: &Path,
+    shown: &OsStr,
+    out: &mut dyn Write,
+) -> Result<()> {
     let tree = Tree::plain(dir)?;
-    let mut archiver = Archiver::new(out, dir.to_path_buf(), None);
+    let mut archiver = Archiver::new(out, source.to_path_buf(), None);
+    archiver.own_name = shown.len();
     let node = match name {
         None => Some(Node::Dir(tree.root().clone())),
         Some(name) => tree.lookup(tree.root(), name).map_err(|e| archiver.failed("read", e))?,
@@ -129,10 +135,12 @@ fn open(lowers: &[PathBuf], upper: Option<UpperDir>) -> Result<(Tree, PathBuf)> 
 
 struct Archiver<'a> {
     sink: TarSink<'a>,
-    /// For messages: where the topmost layer is.
+    /// For messages: where the topmost layer is, or what is copied.
     layer: PathBuf,
     /// The path of the entry under way, without a leading slash.
     path: Vec<u8>,
+    /// How much of it is what `layer` itself is called.
+    own_name: usize,
     /// The first name of each inode that has several.
     first_names: HashMap<(usize, u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
@@ -153,13 +161,19 @@ impl<'a> Archiver<'a> {
             sink: TarSink::until(out, latest),
             layer,
             path: Vec::new(),
+            own_name: 0,
             first_names: HashMap::new(),
             buffer: vec![0; BUFFER],
         }
     }
 
     fn failed(&self, action: &'static str, errno: Errno) -> Error {
-        Error::io(action, self.layer.join(OsStr::from_bytes(&self.path)), errno)
+        let below = self.path.get(self.own_name..).unwrap_or_default();
+        let below = below.strip_prefix(b"/").unwrap_or(below);
+        match below {
+            b"" => Error::io(action, &self.layer, errno),
+            below => Error::io(action, self.layer.join(OsStr::from_bytes(below)), errno),
+        }
     }
 
     /// Writes everything below the root. Works without recursion, and holds open no more than
@@ -317,9 +331,10 @@ impl<'a> Archiver<'a> {
     fn content(&mut self, fd: &OwnedFd, size: u64, has_holes: bool) -> Result<()> {
         let mut position = 0;
         while position < size {
-            let run = if has_holes { next_run(fd, position, size) } else { Ok((position, size)) };
+            let run =
+                if has_holes { holes::next_run(fd, position, size) } else { Ok((position, size)) };
             let (data, hole) = run.map_err(|e| self.failed("read", e))?;
-            self.zeros(data - position)?;
+            self.sink.zeros(data - position)?;
             position = data;
             while position < hole {
                 let want = usize::try_from(hole - position).unwrap_or(BUFFER).min(BUFFER);
@@ -330,49 +345,13 @@ impl<'a> Archiver<'a> {
                 };
                 if n == 0 {
                     tracing::warn!("{} became shorter", String::from_utf8_lossy(&self.path));
-                    return self.zeros(size - position);
+                    return self.sink.zeros(size - position);
                 }
                 self.sink.data(self.buffer.get(..n).unwrap_or_default())?;
                 position += n as u64;
             }
         }
         Ok(())
-    }
-
-    fn zeros(&mut self, count: u64) -> Result<()> {
-        let mut left = count;
-        while left > 0 {
-            let n = usize::try_from(left).unwrap_or(ZEROS.len()).min(ZEROS.len());
-            self.sink.data(ZEROS.get(..n).unwrap_or_default())?;
-            left -= n as u64;
-        }
-        Ok(())
-    }
-}
-
-/// Where the next run of data begins and ends.
-fn next_run(fd: &OwnedFd, position: u64, size: u64) -> FsResult<(u64, u64)> {
-    let data = next_data(fd, position, size)?;
-    Ok((data, next_hole(fd, data, size)?))
-}
-
-/// Where data begins at or after `position`; `size` where none does.
-fn next_data(fd: &OwnedFd, position: u64, size: u64) -> FsResult<u64> {
-    match file::seek_sparse(fd, position, true) {
-        Ok(start) => Ok(start.clamp(position, size)),
-        Err(Errno::NXIO) => Ok(size),
-        // A filesystem that knows of no holes.
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(position),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Where the data at `position` ends.
-fn next_hole(fd: &OwnedFd, position: u64, size: u64) -> FsResult<u64> {
-    match file::seek_sparse(fd, position, false) {
-        Ok(end) if end > position => Ok(end.min(size)),
-        Ok(_) | Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(size),
-        Err(errno) => Err(errno),
     }
 }
 

@@ -53,6 +53,12 @@ impl Copy {
                 return Err(Error::Refused(why.to_owned()));
             }
         };
+        if let (CopyEnd::There(path), _) | (_, CopyEnd::There(path)) = &ends
+            && path.as_os_str().is_empty()
+        {
+            let why = format!("a path must follow {container}:, such as {container}:/");
+            return Err(Error::Refused(why));
+        }
         if matches!(ends.1, CopyEnd::Archive) {
             output::check_not_terminal()?;
         }

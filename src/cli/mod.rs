@@ -1,7 +1,7 @@
 //! The `plyfs` command: the clap tree, one file per group of verbs.
 //!
 //! Verbs, flags and output follow docker's, so that hands need not relearn. A failure is one
-//! line on standard error and exit code 1; wrong usage is exit code 2.
+//! line on standard error and exit code 1; wrong usage is exit code 125, as with podman.
 
 mod commit;
 mod completions;

@@ -1,7 +1,9 @@
 //! Where an archive goes: standard output, or a file or directory that appears when complete.
+//! Nobody but its owner may read that, as with docker: it may hold anything.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Errno, Error, Result, errno_of};
@@ -37,7 +39,7 @@ pub(super) fn directory(path: &Path, write: impl FnOnce(&Path) -> Result<()>) ->
         return Err(Error::io("write to", path, Errno::NOTEMPTY));
     }
     let part = part_beside(path);
-    fs::create_dir(&part).map_err(|error| failed(&error))?;
+    DirBuilder::new().mode(0o700).create(&part).map_err(|error| failed(&error))?;
     let outcome =
         write(&part).and_then(|()| fs::rename(&part, path).map_err(|error| failed(&error)));
     if outcome.is_err()
@@ -66,7 +68,9 @@ fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
     // A symlink stays and what it leads to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let part = part_beside(path);
-    let file = File::create_new(&part).map_err(|error| failed(&error))?;
+    let mut options = File::options();
+    let file = options.write(true).create_new(true).mode(0o600).open(&part);
+    let file = file.map_err(|error| failed(&error))?;
     let outcome = buffered(file, path, write)
         .and_then(|()| fs::rename(&part, path).map_err(|error| failed(&error)));
     if outcome.is_err()

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -154,7 +154,8 @@ fn auths<'a>(file: &'a mut Value, path: &Path) -> Result<&'a mut Map<String, Val
 fn write(path: &Path, file: &Value) -> Result<()> {
     let failed = |error: &std::io::Error| Error::std_io("write", path, error);
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(|error| failed(&error))?;
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(dir).map_err(|error| failed(&error))?;
     }
     // Where the file is a symlink, what it leads to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());

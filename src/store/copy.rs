@@ -12,7 +12,7 @@ use std::thread;
 
 use crate::archive::{tar_read, tar_write};
 use crate::error::{Errno, Error, FsResult, Result};
-use crate::sys::{AsRawFd, OFlags, OwnedFd, beneath, creds, file, stat};
+use crate::sys::{AsRawFd, OFlags, OwnedFd, beneath, creds, file, node, stat};
 
 use super::Store;
 use super::containers::{State, in_use};
@@ -51,6 +51,18 @@ struct Place {
     shown: PathBuf,
 }
 
+/// Where a copy goes.
+struct Destination {
+    dir: OwnedFd,
+    /// The name in it; nothing where the content of a directory goes into this one.
+    name: OsString,
+    /// The path of the directory.
+    shown: PathBuf,
+}
+
+/// How many symlinks may follow one another, as with the kernel.
+const LINKS_MAX: u32 = 40;
+
 impl Store {
     /// Copies between this machine and the container that `text` names. `input` and `output` are
     /// the archives that [`CopyEnd::Archive`] stands for, `daemon` serves the mount where the
@@ -83,16 +95,17 @@ impl Store {
             match (place(from), place(to)) {
                 (Some((root, path)), None) => {
                     let source = Place::source(root, &path?, options.follow)?;
-                    source.pack(&source.own_name(), output)
+                    let name = if source.content { ".".into() } else { source.own_name() };
+                    source.pack(&name, output)
                 }
                 (None, Some((root, path))) => {
-                    let dir = Place::directory(root, &path?)?;
-                    tar_read::copy_into(input, &proc_path(&dir), owner, "the archive").map(drop)
+                    let path = path?;
+                    let dir = Place::directory(root, &path)?;
+                    tar_read::copy_into(input, (dir, &path), owner, "the archive").map(drop)
                 }
                 (Some((from_root, from)), Some((to_root, to))) => {
                     let source = Place::source(from_root, &from?, options.follow)?;
-                    let (dir, name) = source.target(to_root, &to?)?;
-                    transfer(&source, &name, &dir, owner)
+                    transfer(&source, source.destination(to_root, &to?)?, owner)
                 }
                 (None, None) => Err(Error::Refused("one end must be a container".to_owned())),
             }
@@ -123,13 +136,14 @@ impl Store {
 }
 
 /// Packs on a thread what this one unpacks.
-fn transfer(source: &Place, name: &OsStr, into: &OwnedFd, owner: Option<(u32, u32)>) -> Result<()> {
+fn transfer(source: &Place, to: Destination, owner: Option<(u32, u32)>) -> Result<()> {
+    let name = &to.name;
     let failed = |error: &io::Error| Error::std_io("make", "a pipe", error);
     let (mut reader, mut writer) = io::pipe().map_err(|error| failed(&error))?;
     thread::scope(|scope| {
         let packing = scope.spawn(move || source.pack(name, &mut writer));
         let what = source.shown.display().to_string();
-        let unpacked = tar_read::copy_into(&mut reader, &proc_path(into), owner, &what);
+        let unpacked = tar_read::copy_into(&mut reader, (to.dir, &to.shown), owner, &what);
         // Whoever packs ends when nobody reads.
         drop(reader);
         let packed =
@@ -164,6 +178,10 @@ impl Place {
     fn source(root: &OwnedFd, path: &Path, follow: bool) -> Result<Place> {
         let place = Place::of(root, path)?;
         let failed = |errno| Error::io("copy", path, errno);
+        if place.name.is_none() && !place.content {
+            // It ends in `..`: only the directory itself knows what it is called.
+            return Place::of(root, &place.path_of(root, &place.dir)?);
+        }
         let stat = place.stat().map_err(failed)?.ok_or_else(|| failed(Errno::NOENT))?;
         if stat.is_symlink() && (follow || place.slash) {
             return place.followed(root);
@@ -176,18 +194,24 @@ impl Place {
 
     /// The place that a symlink leads to, inside `root`.
     fn followed(self, root: &OwnedFd) -> Result<Place> {
-        let failed = |errno| Error::io("follow", &self.shown, errno);
         let path = relative(self.shown.as_path());
-        let target = beneath::open_in_root(root, path.as_os_str(), OFlags::PATH).map_err(failed)?;
-        let place = |fd: &OwnedFd| {
-            std::fs::read_link(proc_path(fd)).map_err(|e| Error::std_io("follow", &self.shown, &e))
-        };
-        let (root_path, target_path) = (place(root)?, place(&target)?);
-        let inside = target_path.strip_prefix(&root_path).map_err(|_| failed(Errno::XDEV))?;
-        let mut found = Place::of(root, &Path::new("/").join(inside))?;
+        let target = beneath::open_in_root(root, path.as_os_str(), OFlags::PATH)
+            .map_err(|errno| Error::io("follow", &self.shown, errno))?;
+        let mut found = Place::of(root, &self.path_of(root, &target)?)?;
         // It is known by the name of the symlink.
         found.shown = self.shown;
         Ok(found)
+    }
+
+    /// The path of what this place led to, as seen from `root`.
+    fn path_of(&self, root: &OwnedFd, found: &OwnedFd) -> Result<PathBuf> {
+        let path = |fd: &OwnedFd| {
+            std::fs::read_link(proc_path(fd)).map_err(|e| Error::std_io("follow", &self.shown, &e))
+        };
+        let (root, found) = (path(root)?, path(found)?);
+        let inside = found.strip_prefix(&root);
+        let inside = inside.map_err(|_| Error::io("follow", &self.shown, Errno::XDEV))?;
+        Ok(Path::new("/").join(inside))
     }
 
     /// The existing directory at `path`.
@@ -213,29 +237,54 @@ impl Place {
         name.map(OsStr::to_owned).unwrap_or_default()
     }
 
-    /// Docker's rule for where this goes when it is copied to `to`: the directory, and the name
-    /// in it.
-    fn target(&self, root: &OwnedFd, to: &Path) -> Result<(OwnedFd, OsString)> {
+    /// Docker's rule for where this goes when it is copied to `to`.
+    fn destination(&self, root: &OwnedFd, to: &Path) -> Result<Destination> {
         let failed = |errno| Error::io("copy to", to, errno);
         let is_dir = self.stat().map_err(failed)?.is_some_and(|stat| stat.is_dir());
         match open_directory(root, to) {
-            Ok(dir) if self.content => return Ok((dir, OsString::new())),
-            Ok(dir) => return Ok((dir, self.own_name())),
+            Ok(dir) => {
+                let name = if self.content { OsString::new() } else { self.own_name() };
+                return Ok(Destination { dir, name, shown: to.to_path_buf() });
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => return Err(failed(errno)),
         }
-        let place = Place::of(root, to)?;
-        let exists = place.stat().map_err(failed)?.is_some();
+        let (place, exists) = Place::to_write(root, to)?;
         match place.name {
             _ if exists && (is_dir || place.slash) => Err(failed(Errno::NOTDIR)),
             _ if place.slash && !is_dir => Err(failed(Errno::NOENT)),
-            Some(name) => Ok((place.dir, name)),
+            Some(name) => {
+                let shown = place.shown.parent().unwrap_or(&place.shown).to_path_buf();
+                Ok(Destination { dir: place.dir, name, shown })
+            }
             None => Err(failed(Errno::NOENT)),
         }
     }
 
+    /// The place that a file written to `path` lies at, and whether there is one already. A
+    /// symlink stays, and what it leads to is written, which need not be there.
+    fn to_write(root: &OwnedFd, path: &Path) -> Result<(Place, bool)> {
+        let failed = |errno| Error::io("copy to", path, errno);
+        let mut place = Place::of(root, path)?;
+        for _ in 0..LINKS_MAX {
+            let stat = place.stat().map_err(failed)?;
+            let Some(name) = place.name.as_ref().filter(|_| stat.is_some_and(|s| s.is_symlink()))
+            else {
+                return Ok((place, stat.is_some()));
+            };
+            let target = PathBuf::from(node::read_link(&place.dir, name).map_err(failed)?);
+            let plain = place.shown.components().as_path();
+            let path = plain.parent().unwrap_or(Path::new("/")).join(target);
+            let slash = place.slash;
+            place = Place::of(root, &path)?;
+            place.slash |= slash;
+        }
+        Err(failed(Errno::LOOP))
+    }
+
     fn pack(&self, name: &OsStr, out: &mut dyn Write) -> Result<()> {
-        tar_write::subtree(&proc_path(&self.dir), self.name.as_deref(), name, out)
+        let place = (proc_path(&self.dir), self.name.as_deref());
+        tar_write::subtree((&place.0, place.1), &self.shown, name, out)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Locks, all of them flock(2): the kernel releases them when their holder dies.
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,8 @@ fn open_lock(path: &Path) -> Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        // Whoever can open it can hold it, and everybody up.
+        .mode(0o600)
         .open(path)
         .map_err(|error| Error::std_io("open", path, &error))
 }

@@ -43,18 +43,20 @@ pub fn create_at(dir: impl AsFd, name: &OsStr, flags: OFlags, mode: u32) -> FsRe
     openat(dir, name, flags, Mode::from_raw_mode(mode & 0o7777))
 }
 
-/// Creates the file at `path`, which must not exist, to be read and written.
+/// Creates the file at `path`, which must not exist, to be read and written by its owner alone:
+/// what the store keeps holds users' data.
 pub fn create_new(path: &std::path::Path) -> FsResult<File> {
     fault::step()?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(File::from)
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map(File::from)
 }
 
-/// Opens the file at `path` to be read and written; creates it where there is none.
+/// Opens the file at `path` to be read and written; creates it, as [`create_new`] does, where
+/// there is none.
 pub fn open_or_create(path: &std::path::Path) -> FsResult<File> {
     fault::step()?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(File::from)
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map(File::from)
 }
 
 /// Creates a file without a name on the filesystem of `dir`.
