@@ -172,7 +172,7 @@ impl Marks {
     /// See [`Marks::hide`] for why there must be none in an opaque directory.
     fn remove_whiteouts(&self, dir: &OwnedFd) -> FsResult<()> {
         let mut names = Vec::new();
-        dir::read_dir(dir::open_dir(dir, OsStr::new("."))?, |entry| {
+        dir::list_dir(dir, |entry| {
             names.push(entry.name.to_owned());
             Ok(true)
         })?;

@@ -80,7 +80,7 @@ impl Comparison {
     fn enter(&self, expected: OwnedFd, found: OwnedFd) -> FsResult<Level> {
         let mut names = BTreeSet::new();
         for fd in [&expected, &found] {
-            dir::read_dir(dir::open_dir(fd, OsStr::new("."))?, |entry| {
+            dir::list_dir(fd, |entry| {
                 names.insert(entry.name.to_owned());
                 Ok(true)
             })?;

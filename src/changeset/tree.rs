@@ -318,7 +318,7 @@ impl Directory {
     fn mentioned(&self, parts: usize) -> FsResult<BTreeSet<OsString>> {
         let mut names = BTreeSet::new();
         for part in self.parts.iter().take(parts) {
-            dir::read_dir(dir::open_dir(&part.fd, OsStr::new("."))?, |entry| {
+            dir::list_dir(&part.fd, |entry| {
                 if !whiteout::is_reserved_name(entry.name) {
                     names.insert(entry.name.to_owned());
                 } else if let Some(hidden) = whiteout::hidden_name(entry.name) {
@@ -350,7 +350,7 @@ impl Directory {
         };
         if let Some(links) = links {
             for part in self.parts.iter().filter(|part| part.layer > 0) {
-                dir::read_dir(dir::open_dir(&part.fd, OsStr::new("."))?, |entry| {
+                dir::list_dir(&part.fd, |entry| {
                     if links.may_lead(&entry) && !whiteout::is_reserved_name(entry.name) {
                         names.insert(entry.name.to_owned());
                     }

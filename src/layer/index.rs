@@ -225,7 +225,7 @@ fn clean(fd: &OwnedFd, namespace: Namespace) -> FsResult<bool> {
 /// The names in the directory of the index.
 fn entries(fd: &OwnedFd) -> FsResult<Vec<OsString>> {
     let mut names = Vec::new();
-    dir::read_dir(dir::open_dir(fd, OsStr::new("."))?, |entry| {
+    dir::list_dir(fd, |entry| {
         names.push(entry.name.to_owned());
         Ok(true)
     })?;

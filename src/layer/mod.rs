@@ -91,13 +91,17 @@ impl Layer {
     /// # Errors
     /// Names the path where it is missing, no directory or not readable.
     pub fn open(index: LayerIndex, path: &Path) -> Result<Layer> {
+        Layer::open_alone(index, path, &mut Uuids::default())
+    }
+
+    fn open_alone(index: LayerIndex, path: &Path, uuids: &mut Uuids) -> Result<Layer> {
         let failed = |errno| Error::io("open lower layer", path, errno);
         let plain = sys::file::open_root(path).map_err(failed)?;
         let (root, sealed) = match sys::mount_clone::clone_read_only(&plain) {
             Ok(clone) => (clone, true),
             Err(_) => (plain, false),
         };
-        Layer::of_root(index, path, root, sealed)
+        Layer::of_root(index, path, root, sealed, uuids)
     }
 
     /// Opens the lowers at `paths`, topmost first, each as [`Layer::open`] does; where they all lie
@@ -107,27 +111,50 @@ impl Layer {
     /// Names the first path that is missing, no directory or not readable.
     pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Layer>> {
         let shared = SharedClone::of(paths).ok().map(Arc::new);
+        let mut uuids = Uuids::default();
         let opened = paths.iter().enumerate().zip(1u32..).map(|((number, path), index)| {
             let index = LayerIndex(index);
             match shared.as_ref().map(|shared| shared.dir(number)) {
                 Some(Ok(root)) => {
-                    let layer = Layer::of_root(index, path, root, true)?;
+                    let layer = Layer::of_root(index, path, root, true, &mut uuids)?;
                     Ok(Layer { _shared: shared.clone(), ..layer })
                 }
-                _ => Layer::open(index, path),
+                _ => Layer::open_alone(index, path, &mut uuids),
             }
         });
         opened.collect()
     }
 
-    fn of_root(index: LayerIndex, path: &Path, root: OwnedFd, sealed: bool) -> Result<Layer> {
+    fn of_root(
+        index: LayerIndex,
+        path: &Path,
+        root: OwnedFd,
+        sealed: bool,
+        uuids: &mut Uuids,
+    ) -> Result<Layer> {
         let failed = |errno| Error::io("open lower layer", path, errno);
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
         // An O_PATH descriptor opens without read permission; be sure that it can be listed.
         let readable = sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
-        let uuid = sys::fs_uuid::filesystem_uuid(&readable).unwrap_or_default();
-        let stat_xattr = StatXattr::of_root(Target::fd(&readable)).map_err(failed)?;
+        let uuid = uuids.of(stat.dev, &readable);
+        let stat_xattr = StatXattr::of_root(Target::dir(&root)).map_err(failed)?;
         let (path, root) = (path.to_path_buf(), Arc::new(root));
         Ok(Layer { index, path, root, stat, sealed, uuid, stat_xattr, _shared: None })
+    }
+}
+
+/// The UUIDs of the filesystems that layers lie on: mostly one, which is asked for once.
+#[derive(Debug, Default)]
+struct Uuids(Vec<(u64, [u8; 16])>);
+
+impl Uuids {
+    /// That of the filesystem with the device `dev`, which holds `dir`; zeros where it has none.
+    fn of(&mut self, dev: u64, dir: &OwnedFd) -> [u8; 16] {
+        if let Some((_, uuid)) = self.0.iter().find(|(known, _)| *known == dev) {
+            return *uuid;
+        }
+        let uuid = sys::fs_uuid::filesystem_uuid(dir).unwrap_or_default();
+        self.0.push((dev, uuid));
+        uuid
     }
 }

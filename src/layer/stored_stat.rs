@@ -51,12 +51,9 @@ impl StatXattr {
 
     /// The one that the root of a layer has, if any.
     pub fn of_root(root: Target<'_>) -> FsResult<Option<StatXattr>> {
-        for xattr in StatXattr::ALL {
-            if xattr::get(root, xattr.name())?.is_some() {
-                return Ok(Some(xattr));
-            }
-        }
-        Ok(None)
+        let found = xattr::list(root)?;
+        let has = |xattr: &StatXattr| found.iter().any(|name| **name == *xattr.name());
+        Ok(StatXattr::ALL.into_iter().find(has))
     }
 
     /// Puts what is kept for `of` in place of what its filesystem says.

@@ -369,7 +369,7 @@ fn take_stat_xattr(
     stat: &Stat,
     wanted: Option<StatXattr>,
 ) -> FsResult<Option<StatXattr>> {
-    let found = StatXattr::of_root(Target::fd(root))?;
+    let found = StatXattr::of_root(Target::dir(root))?;
     if let (None, Some(xattr)) = (found, wanted) {
         xattr.write(Target::fd(root), stat)?;
     }

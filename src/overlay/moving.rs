@@ -1,7 +1,5 @@
 //! The steps of a rename on disk: marks that keep a meaning, and the one call that moves.
 
-use std::ffi::OsStr;
-
 use super::directory::Directory;
 use super::listing::Occupant;
 use super::node::Node;
@@ -82,8 +80,7 @@ impl Overlay {
         met: Occupant,
     ) -> FsResult<()> {
         let fd = crate::sys::file::open_path_at(dir, name)?;
-        let readable = sys_dir::open_dir(&fd, OsStr::new("."))?;
-        if sys_dir::read_dir(&readable, |_| Ok(false))? {
+        if sys_dir::list_dir(&fd, |_| Ok(false))? {
             return Ok(());
         }
         let mut stat = crate::sys::stat::stat_fd(&fd)?;

@@ -16,7 +16,7 @@ use super::{DirEntry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::whiteout;
 use crate::sys::OwnedFd;
-use crate::sys::dir::{RawEntry, open_dir, read_dir};
+use crate::sys::dir::{RawEntry, list_dir};
 use crate::sys::stat::stat_at;
 
 /// Which directories have listings, so that together they stay bounded.
@@ -232,9 +232,8 @@ impl Overlay {
                 None => Part::Upper,
                 Some(n) => Part::Lower(u16::try_from(n).map_err(|_| Errno::OVERFLOW)?),
             };
-            let path_fd = self.dir_fds.get(part)?;
-            let fd = open_dir(&path_fd, OsStr::new("."))?;
-            let complete = read_dir(&fd, |raw| {
+            let fd = self.dir_fds.get(part)?;
+            let complete = list_dir(&fd, |raw| {
                 if let Some(entry) = self.classify(dir, part, part_number, &fd, raw)? {
                     listing.put_below(entry, &mut decided);
                 }

@@ -246,8 +246,7 @@ fn walk_tree(path: &Path) -> Result<Walk> {
 
 fn level(fd: OwnedFd) -> FsResult<(OwnedFd, Vec<OsString>)> {
     let mut names = Vec::new();
-    let listing = dir::open_dir(&fd, OsStr::new("."))?;
-    dir::read_dir(listing, |entry| {
+    dir::list_dir(&fd, |entry| {
         names.push(entry.name.to_owned());
         Ok(true)
     })?;

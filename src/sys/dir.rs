@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek};
 
-use super::{AsFd, OwnedFd};
+use super::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::FsResult;
 
 /// One entry as `getdents` gives it; `.` and `..` are left out.
@@ -30,14 +30,26 @@ pub fn open_dir(dir: impl AsFd, name: &OsStr) -> FsResult<OwnedFd> {
     openat(dir, name, flags, Mode::empty())
 }
 
-/// Calls `each` for every entry of the readable directory `fd`, from its start, until it
+/// Calls `each` for every entry of the directory `dir`, which may be an `O_PATH` descriptor, until it
 /// returns `false`. Returns whether the end was reached.
-pub fn read_dir(
-    fd: impl AsFd,
-    mut each: impl FnMut(RawEntry<'_>) -> FsResult<bool>,
+pub fn list_dir(
+    dir: impl AsFd,
+    each: impl FnMut(RawEntry<'_>) -> FsResult<bool>,
 ) -> FsResult<bool> {
+    read_on(open_dir(dir, OsStr::new("."))?.as_fd(), each)
+}
+
+/// As [`list_dir`] for a readable directory `fd`, whatever was read of it before.
+pub fn read_dir(fd: impl AsFd, each: impl FnMut(RawEntry<'_>) -> FsResult<bool>) -> FsResult<bool> {
     let fd = fd.as_fd();
     seek(fd, SeekFrom::Start(0))?;
+    read_on(fd, each)
+}
+
+fn read_on(
+    fd: BorrowedFd<'_>,
+    mut each: impl FnMut(RawEntry<'_>) -> FsResult<bool>,
+) -> FsResult<bool> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); BUFFER];
     let mut entries = RawDir::new(fd, &mut buffer);
     while let Some(entry) = entries.next() {
