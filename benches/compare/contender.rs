@@ -96,7 +96,9 @@ impl Contender {
             Kind::PlyfsRootless(path) => {
                 let namespace = namespace.ok_or("a rootless mount needs its namespace")?;
                 let mut enter = namespace.enter(&place.stack);
-                enter.arg(path).args(["-o", &overlay_options]);
+                // The user that root becomes here owns a device that other users may not open.
+                let options = format!("{overlay_options},cpu_latency=off");
+                enter.arg(path).args(["-o", &options]);
                 enter
             }
             Kind::FuseOverlayfs(path) => daemon(path, &overlay_options),

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::overlay::options::CpuLatencyPolicy;
 use crate::sys::cpu_latency::{self, CpuLatency};
-use crate::sys::process;
 
 /// Requests within a millisecond that make it worthwhile: one after the other they are at least
 /// ten, and one that waits for a disk about one.
@@ -49,8 +48,8 @@ struct Seen {
 }
 
 impl Wakeful {
-    /// As `policy` says. Without it, where the device cannot be opened, and in a user namespace,
-    /// whose root decides nothing for the whole machine, nothing is ever asked.
+    /// As `policy` says. Who may decide this for a machine the mode of the device says: where it
+    /// cannot be opened, nothing is ever asked.
     pub(super) fn new(policy: CpuLatencyPolicy) -> Wakeful {
         let most = match policy {
             CpuLatencyPolicy::Off => return Wakeful::default(),
@@ -58,9 +57,6 @@ impl Wakeful {
             CpuLatencyPolicy::Auto if cpu_latency::processors() <= FEW_PROCESSORS => 0,
             CpuLatencyPolicy::Auto => LIGHTEST,
         };
-        if !process::is_initial_root() {
-            return Wakeful::default();
-        }
         match CpuLatency::open() {
             Ok(device) => Wakeful { device: Some((device, most)), ..Wakeful::default() },
             Err(errno) => {
