@@ -139,9 +139,9 @@ fn the_store_is_where_it_was_asked_for() {
     let empty = shell.command(&["images"]).env("PLYFS_ROOT", "").output().unwrap();
     assert_eq!(empty.status.code(), Some(125));
     // A store of a later version is not touched.
-    std::fs::write(other.join("format"), "3\n").unwrap();
+    std::fs::write(other.join("format"), "4\n").unwrap();
     let refusal = shell.fails(&["--root", other.to_str().unwrap(), "images"]);
-    assert!(refusal.contains("format 3"), "{refusal}");
+    assert!(refusal.contains("format 4"), "{refusal}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use images::{Image, Scratch, docker_files, image};
+use plyfs::store::Store;
 
 fn error<T: std::fmt::Debug>(outcome: plyfs::error::Result<T>) -> String {
     outcome.unwrap_err().to_string()
@@ -216,4 +217,52 @@ fn short_names_find_what_they_must_mean() {
     scratch.load_image(&image("quay.io/second/app:v1", &[&[("z", "y")]]));
     let refusal = error(scratch.store.create("app:v1", None));
     assert!(refusal.starts_with("app:v1 may mean "), "{refusal}");
+}
+
+/// A store of before names led to containers, and one that lost some of them.
+#[test]
+fn names_are_made_to_lead_where_they_do_not() {
+    let scratch = Scratch::new();
+    scratch.load_image(&image("base", &[&[("file", "x")]]));
+    let box_id = scratch.store.create("base", Some("box")).unwrap().id;
+    let other = scratch.store.create("base", Some("other")).unwrap().id;
+    let root = scratch.store.root();
+    fs::remove_dir_all(root.join("names")).unwrap();
+    fs::write(root.join("format"), "2\n").unwrap();
+    let store = Store::open(root).unwrap();
+    assert_eq!(store.container("box").unwrap().id, box_id);
+    assert_eq!(fs::read_to_string(root.join("format")).unwrap(), "3\n");
+    assert!(root.join("names/other/container.json").is_file());
+
+    fs::remove_file(root.join("names/box")).unwrap();
+    fs::rename(root.join("names/other"), root.join("names/stale")).unwrap();
+    let said: Vec<_> = store.check().unwrap().into_iter().map(|problem| problem.why).collect();
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(store.container("stale").is_err(), "a link alone names nothing");
+    store.repair().unwrap();
+    assert!(store.check().unwrap().is_empty());
+    assert_eq!(store.container("other").unwrap().id, other);
+    assert_eq!(store.container("box").unwrap().id, box_id);
+    assert_eq!(scratch.list("names"), ["box", "other"]);
+}
+
+/// A command reads the record of the container that it is told of, however many others there are.
+#[test]
+fn damage_of_one_container_is_no_matter_of_others() {
+    let scratch = Scratch::new();
+    scratch.load_image(&image("base", &[&[("file", "x")]]));
+    let broken = scratch.store.create("base", Some("broken")).unwrap();
+    let sound = scratch.store.create("base", Some("sound")).unwrap();
+    let record = scratch.store.root().join("containers").join(broken.id.hex());
+    fs::write(record.join("container.json"), "{").unwrap();
+    let store = Store::open(scratch.store.root()).unwrap();
+    assert_eq!(store.container("sound").unwrap().id, sound.id);
+    assert_eq!(store.container(&sound.id.hex()).unwrap().name, "sound");
+    assert_eq!(store.container(&sound.id.hex()[..20]).unwrap().name, "sound");
+    store.create("base", None).unwrap();
+    store.rename("sound", "renamed").unwrap();
+    store.remove_container("renamed", false).unwrap();
+    assert!(store.container("broken").unwrap_err().to_string().contains("damaged record"));
+    assert!(store.containers().is_err());
+    assert!(store.create("base", Some("broken")).is_err(), "it may still have its name");
 }

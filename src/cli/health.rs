@@ -83,6 +83,7 @@ impl Check {
         for problem in &problems {
             let done = match (problem.repair, self.repair) {
                 (Repair::Sweep, true) => " (removed)",
+                (Repair::Link, true) => " (done)",
                 (Repair::Forget(_), true) => " (forgotten: load it again)",
                 (Repair::ByHand, _) => " (export what it holds, then remove it)",
                 (_, false) => "",

@@ -32,6 +32,8 @@ pub enum Repair {
     Sweep,
     /// Forgets the image, so that it can be loaded again.
     Forget(ImageId),
+    /// Makes the container's name lead to it again.
+    Link,
     /// Nothing: what it holds is nowhere else.
     ByHand,
 }
@@ -76,6 +78,7 @@ impl Store {
             self.commit_catalog(&catalog, &transaction, &exclusive)?;
         }
         self.bury_orphans(&transaction, &exclusive)?;
+        self.link_names(&self.containers_with_problems(&mut Vec::new())?, &exclusive)?;
         for work in self.left_snapshot_work()? {
             transaction.bury(&work, &exclusive)?;
         }
@@ -98,6 +101,7 @@ impl Store {
             garbage.extend(self.orphans(&catalog, &BTreeSet::new())?);
             garbage.extend(self.idle_downloads()?);
             garbage.extend(self.left_snapshot_work()?);
+            garbage.extend(self.stale_names()?);
             for path in garbage {
                 collected.objects += 1;
                 collected.space += usage::size_of(&path)?;
@@ -137,6 +141,13 @@ impl Store {
                 problems.push(Problem { what, why: error.to_string(), repair: Repair::ByHand });
             }
         }
+        for container in &containers {
+            if !self.is_linked(container)? {
+                let what = format!("container {}", container.name);
+                let why = "its name does not lead to it".to_owned();
+                problems.push(Problem { what, why, repair: Repair::Link });
+            }
+        }
         let left = |why: &str, path: PathBuf| {
             let (what, why) = (path.display().to_string(), why.to_owned());
             Problem { what, why, repair: Repair::Sweep }
@@ -144,6 +155,8 @@ impl Store {
         problems.extend(self.snapshot_problems()?);
         let dead = self.dead_staging()?.into_iter();
         problems.extend(dead.map(|path| left("left by a command that died", path)));
+        let stale = self.stale_names()?.into_iter();
+        problems.extend(stale.map(|path| left("it leads to no container of this name", path)));
         match self.orphans(catalog, &broken) {
             Ok(orphans) => {
                 let orphans = orphans.into_iter();
@@ -159,7 +172,10 @@ impl Store {
     }
 
     /// The containers whose records can be read; the others are problems.
-    fn containers_with_problems(&self, problems: &mut Vec<Problem>) -> Result<Vec<Container>> {
+    pub(super) fn containers_with_problems(
+        &self,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Vec<Container>> {
         let mut containers = Vec::new();
         for dir in entries(&self.layout.containers())? {
             match durable::read_record(&dir.join("container.json")) {

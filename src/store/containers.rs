@@ -1,5 +1,6 @@
 //! Containers: a writable layer on the layers of an image.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,8 @@ impl ContainerId {
         self.0.short()
     }
 
-    fn parse(hex: &str) -> Option<ContainerId> {
+    /// The id whose 64 hex digits are `hex`.
+    pub(super) fn parse(hex: &str) -> Option<ContainerId> {
         Hex32::parse(hex).map(ContainerId)
     }
 }
@@ -105,25 +107,56 @@ impl Store {
     /// Where there is none, or several could be meant.
     pub fn container(&self, text: &str) -> Result<Container> {
         let _shared = self.lock_shared()?;
-        find(self.read_containers()?, text)
+        self.find_container(text)
+    }
+
+    /// As [`Store::container`]. The store must be locked.
+    pub(super) fn find_container(&self, text: &str) -> Result<Container> {
+        if let Some(named) = self.named(text)? {
+            return Ok(named);
+        }
+        let missing = || Error::NotFound { kind: "container", name: text.to_owned() };
+        if let Some(id) = ContainerId::parse(text) {
+            return self.read_container(&id)?.ok_or_else(missing);
+        }
+        let mut ids = self.container_ids()?;
+        ids.retain(|id| !text.is_empty() && id.hex().starts_with(text));
+        match ids.as_slice() {
+            [id] => self.read_container(id)?.ok_or_else(missing),
+            [] => Err(missing()),
+            _ => Err(Error::Refused(format!(
+                "more than one container has an id that starts with {text}: give more of it"
+            ))),
+        }
     }
 
     /// All containers, in no order. The store must be locked.
     pub(super) fn read_containers(&self) -> Result<Vec<Container>> {
         let mut containers = Vec::new();
-        for dir in entries(&self.layout.containers())? {
-            let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let Some(id) = ContainerId::parse(&name) else { continue };
-            let path = self.layout.container_record(&id);
-            let record: Option<Container> = durable::read_record(&path)?;
-            let record = record.ok_or_else(|| Error::io("read", &path, Errno::NOENT))?;
-            if record.id != id {
-                let why = "damaged record: it names another container";
-                return Err(Error::invalid(path.display().to_string(), why));
-            }
-            containers.push(record);
+        for id in self.container_ids()? {
+            let lost = || Error::io("read", self.layout.container_record(&id), Errno::NOENT);
+            containers.push(self.read_container(&id)?.ok_or_else(lost)?);
         }
         Ok(containers)
+    }
+
+    /// The ids of all containers, in no order.
+    fn container_ids(&self) -> Result<Vec<ContainerId>> {
+        let dirs = entries(&self.layout.containers())?.into_iter();
+        let id =
+            |dir: PathBuf| dir.file_name().and_then(OsStr::to_str).and_then(ContainerId::parse);
+        Ok(dirs.filter_map(id).collect())
+    }
+
+    /// The record of a container; `None` where there is none. The store must be locked.
+    pub(super) fn read_container(&self, id: &ContainerId) -> Result<Option<Container>> {
+        let path = self.layout.container_record(id);
+        let record: Option<Container> = durable::read_record(&path)?;
+        if record.as_ref().is_some_and(|record| record.id != *id) {
+            let why = "damaged record: it names another container";
+            return Err(Error::invalid(path.display().to_string(), why));
+        }
+        Ok(record)
     }
 
     /// Whether the container is mounted.
@@ -210,8 +243,15 @@ impl Store {
 
 /// The source that a container's mount shows in the mount table, by which it is known again.
 pub(super) fn mount_source(id: &ContainerId) -> String {
-    format!("plyfs-{id}")
+    format!("{SOURCE}{id}")
 }
+
+/// The container whose mount shows this source.
+pub(super) fn mounted_id(source: &OsStr) -> Option<ContainerId> {
+    source.to_str()?.strip_prefix(SOURCE).and_then(ContainerId::parse)
+}
+
+const SOURCE: &str = "plyfs-";
 
 /// That a container is in use.
 pub(super) fn in_use(container: &Container, by: impl Into<String>) -> Error {
@@ -228,20 +268,4 @@ pub(super) fn mounted(container: &Container, places: &[PathBuf]) -> Error {
 
 fn shown(path: &Path) -> impl fmt::Display + '_ {
     path.display()
-}
-
-/// Picks the container that `text` names.
-pub(super) fn find(containers: Vec<Container>, text: &str) -> Result<Container> {
-    if let Some(named) = containers.iter().find(|container| container.name == text) {
-        return Ok(named.clone());
-    }
-    let starts = |container: &Container| !text.is_empty() && container.id.hex().starts_with(text);
-    let mut found = containers.into_iter().filter(starts);
-    match (found.next(), found.next()) {
-        (Some(container), None) => Ok(container),
-        (Some(_), Some(_)) => Err(Error::Refused(format!(
-            "more than one container has an id that starts with {text}: give more of it"
-        ))),
-        (None, _) => Err(Error::NotFound { kind: "container", name: text.to_owned() }),
-    }
 }

@@ -44,12 +44,13 @@ impl Store {
 
         let exclusive = self.lock_exclusive()?;
         self.check_still_there(&container.image, image)?;
-        let others = self.read_containers()?;
         container.name = match name {
             Some(name) => name.to_owned(),
-            None => names::random(&others)?,
+            None => self.free_name()?,
         };
-        names::check_free(&container.name, &others)?;
+        self.check_free(&container.name)?;
+        transaction.may_leave_orphans();
+        self.link_name(&container.name, &container.id, &exclusive)?;
         durable::write_new(&staged.join("container.json"), &durable::record_bytes(&container)?)?;
         durable::sync_dir(&staged)?;
         durable::rename_new(&staged, &self.layout.container(&container.id))?;

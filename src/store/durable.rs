@@ -81,6 +81,15 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     rename(from, to, RenameFlags::NOREPLACE)
 }
 
+/// Makes the symlink `path`, which must not exist, to `target`.
+pub(super) fn symlink(target: &Path, path: &Path) -> Result<()> {
+    let make = || {
+        let (parent, name) = split(path)?;
+        node::make_symlink(&parent, name, target.as_os_str())
+    };
+    make().map_err(|errno| Error::io("create", path, errno))
+}
+
 /// Gives the file `from` the further name `to`, which must not exist.
 pub(super) fn link(from: &Path, to: &Path) -> Result<()> {
     let link = || {

@@ -21,6 +21,7 @@ use super::snapshots::SnapshotId;
 /// containers/ID/diff/         the writable layer (upperdir)
 /// containers/ID/work/         the workdir
 /// containers/ID/merged/       the default mount point
+/// names/NAME                  leads to the container of that name; see [`super::names`]
 /// snapshots/ID/snapshot.json  a snapshot of containerd; see [`super::snapshots`]
 /// snapshots/ID/diff/          its own tree; a view has none
 /// snapshots/ID/work/          the workdir of an active one
@@ -43,12 +44,13 @@ impl Layout {
     }
 
     /// The directories that every store has.
-    pub(super) fn dirs(&self) -> [PathBuf; 7] {
+    pub(super) fn dirs(&self) -> [PathBuf; 8] {
         [
             self.images(),
             self.layers(),
             self.blobs(),
             self.containers(),
+            self.names(),
             self.staging(),
             self.downloads(),
             self.empty(),
@@ -121,6 +123,14 @@ impl Layout {
 
     pub(super) fn containers(&self) -> PathBuf {
         self.root.join("containers")
+    }
+
+    pub(super) fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
+    pub(super) fn name(&self, name: &str) -> PathBuf {
+        self.names().join(name)
     }
 
     pub(super) fn container(&self, id: &ContainerId) -> PathBuf {

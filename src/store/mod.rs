@@ -9,8 +9,8 @@
 //! | verb | decided by the rename of |
 //! |---|---|
 //! | load, commit, import, tag, rmi, prune | the new `catalog.json` over the old one |
-//! | create | the container's directory into `containers/` |
-//! | rename | the new `container.json` over the old one |
+//! | create | the container's directory into `containers/`, to which its name leads before |
+//! | rename | the new `container.json` over the old one; the new name leads there before |
 //! | rm | the container's directory out of `containers/` |
 //! | Prepare, View, Remove of a snapshot | its directory into `snapshots/`, out of it |
 //! | Commit, Update of a snapshot | the new `snapshot.json` over the old one |
@@ -93,7 +93,10 @@ pub use verify::{Damage, Verified};
 use layout::Layout;
 
 /// The version of the format on disk that this program reads and writes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+
+/// The one before it, in which names led to no container: they are made to when it is opened.
+const FORMAT_WITHOUT_NAMES: u32 = 2;
 
 /// A store: one directory with images, layers and containers.
 #[derive(Debug)]
@@ -133,6 +136,7 @@ impl Store {
         let found = String::from_utf8_lossy(&bytes).trim().parse::<u32>().ok();
         match found {
             Some(FORMAT) => Ok(()),
+            Some(FORMAT_WITHOUT_NAMES) => self.add_names(),
             Some(newer) if newer > FORMAT => Err(Error::invalid(
                 path.display().to_string(),
                 format!("format {newer}, this version of plyfs knows {FORMAT}; use a newer one"),
@@ -146,11 +150,23 @@ impl Store {
     }
 
     fn write_format(&self) -> Result<()> {
-        let _exclusive = self.lock_exclusive()?;
-        let path = self.layout.format();
-        if path.exists() {
+        let exclusive = self.lock_exclusive()?;
+        if self.layout.format().exists() {
             return Ok(());
         }
+        self.replace_format(&exclusive)
+    }
+
+    fn add_names(&self) -> Result<()> {
+        let exclusive = self.lock_exclusive()?;
+        // One whose record is damaged is found by its id, and by `check`.
+        let sound = self.containers_with_problems(&mut Vec::new())?;
+        self.link_names(&sound, &exclusive)?;
+        self.replace_format(&exclusive)
+    }
+
+    fn replace_format(&self, _: &lock::Exclusive) -> Result<()> {
+        let path = self.layout.format();
         let via = self.layout.staging().join(format!("format-{}", std::process::id()));
         durable::replace(&path, &via, format!("{FORMAT}\n").as_bytes())
     }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 
 use super::Store;
-use super::containers::{Container, State, find, mounted};
+use super::containers::{Container, State, mounted};
 use super::lock::Hold;
 
 impl Store {
@@ -23,9 +23,11 @@ impl Store {
         }
         let exclusive = self.lock_exclusive()?;
         // While this waited for the locks another command may have removed it.
-        find(self.read_containers()?, &container.id.hex())?;
+        let container = self.find_container(&container.id.hex())?;
+        transaction.may_leave_orphans();
         transaction.bury(&self.layout.container(&container.id), &exclusive)?;
         super::durable::sync_dir(&self.layout.containers())?;
+        self.unlink_name(&container.name, &exclusive)?;
         drop((exclusive, held));
         transaction.end()?;
         Ok(container)

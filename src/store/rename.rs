@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 
-use super::containers::{Container, find};
+use super::containers::Container;
 use super::{Store, durable, names};
 
 impl Store {
@@ -14,14 +14,16 @@ impl Store {
         names::check(name)?;
         let transaction = self.begin()?;
         let exclusive = self.lock_exclusive()?;
-        let containers = self.read_containers()?;
-        let mut container = find(containers.clone(), text)?;
+        let mut container = self.find_container(text)?;
         if container.name != name {
-            names::check_free(name, &containers)?;
-            container.name = name.to_owned();
+            self.check_free(name)?;
+            transaction.may_leave_orphans();
+            self.link_name(name, &container.id, &exclusive)?;
+            let before = std::mem::replace(&mut container.name, name.to_owned());
             let record = durable::record_bytes(&container)?;
             let target = self.layout.container_record(&container.id);
             durable::replace(&target, &transaction.path("container.json"), &record)?;
+            self.unlink_name(&before, &exclusive)?;
         }
         drop(exclusive);
         transaction.end()?;

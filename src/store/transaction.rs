@@ -39,7 +39,7 @@ impl Transaction {
     }
 
     /// To be said before anything is moved to where only a catalog still to come, or none any
-    /// more, leads to it. When the transaction fails after this, its directory stays, as after a
+    /// more, leads to it, and before a name leads to what does not have it. When the transaction fails after this, its directory stays, as after a
     /// crash, so that the next one sweeps.
     pub(super) fn may_leave_orphans(&self) {
         self.orphans.set(true);
@@ -130,7 +130,8 @@ impl Store {
         Ok(dead)
     }
 
-    /// Takes layers, their blobs and images out of sight that neither the catalog nor a container leads to.
+    /// Takes layers, their blobs and images out of sight that neither the catalog nor a container
+    /// leads to, and removes names that lead to no container.
     pub(super) fn bury_orphans(&self, into: &Transaction, exclusive: &Exclusive) -> Result<()> {
         let catalog = self.catalog()?;
         let layers = self.live_layers(&catalog)?;
@@ -148,7 +149,7 @@ impl Store {
                 into.bury(&path, exclusive)?;
             }
         }
-        Ok(())
+        self.stale_names()?.iter().try_for_each(|link| durable::remove_all(link))
     }
 }
 

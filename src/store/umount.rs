@@ -9,7 +9,7 @@ use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::{creds, mountinfo, unmount};
 
 use super::Store;
-use super::containers::{Container, State, in_use};
+use super::containers::{Container, State, in_use, mounted_id};
 use super::lock::{Hold, POLL, hold_patiently};
 
 /// How long a daemon may take to write back and end.
@@ -64,9 +64,13 @@ impl Store {
         let Some(mount) = mounts.into_iter().rev().find(|mount| mount.path == dir) else {
             return Err(Error::Refused(format!("nothing is mounted on {}", dir.display())));
         };
-        let container = self.containers()?.into_iter().find(|container| {
-            mount.source == super::containers::mount_source(&container.id).as_str()
-        });
+        let container = match mounted_id(&mount.source) {
+            Some(id) => {
+                let _shared = self.lock_shared()?;
+                self.read_container(&id)?
+            }
+            None => None,
+        };
         if container.is_none() && mount.kind != MOUNT_KIND {
             let kind = mount.kind.to_string_lossy().into_owned();
             let why = format!("{} is a mount of {kind}, not of plyfs", dir.display());
