@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::buffer::MAX_DATA;
 use crate::error::FsResult;
-use crate::sys::mountinfo;
+use crate::sys::stat::device_as_known;
 
 /// Lets the kernel read ahead as much as one request carries in files of the mount at `target`.
 /// Where that is not permitted the default stays.
@@ -18,9 +18,9 @@ pub(super) fn widen(target: &Path) {
 }
 
 fn try_widen(target: &Path) -> FsResult<()> {
-    let mounts = mountinfo::read()?;
-    let Some(own) = mounts.iter().rev().find(|mount| mount.path == target) else { return Ok(()) };
-    let setting = format!("/sys/class/bdi/{}/read_ahead_kb", own.device);
+    // The mount table would tell it, too, but a busy host has hundreds of lines in it.
+    let (major, minor) = device_as_known(target)?;
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     std::fs::write(setting, (MAX_DATA / 1024).to_string())
         .map_err(|error| crate::error::errno_of(&error))
 }

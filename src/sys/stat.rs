@@ -1,8 +1,9 @@
 //! What `statx` tells of a file.
 
 use std::ffi::OsStr;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 use super::{AsFd, StatVfs};
 use crate::error::FsResult;
@@ -131,6 +132,13 @@ pub fn keeps_order(fd: impl AsFd) -> FsResult<bool> {
     const KNOWN: [i64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
     let kind = rustix::fs::fstatfs(fd)?.f_type;
     Ok(KNOWN.contains(&(kind as i64)))
+}
+
+/// Major and minor number of the device of what `path` names, as the kernel knows it: the
+/// filesystem is asked nothing, so that a daemon may look at its own mount before it serves it.
+pub fn device_as_known(path: &Path) -> FsResult<(u32, u32)> {
+    let stat = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::empty())?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor))
 }
 
 #[cfg(test)]
