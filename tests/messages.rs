@@ -2,19 +2,11 @@
 //! command line and the very line it fails with; one without words succeeds. `docs/MESSAGES.md`
 //! says how they are made.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at what is not as expected")]
-
+#[path = "messages/mod.rs"]
+mod rows;
 mod support;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
-
-use support::require;
-
-/// A command line, split at spaces (`~` is a space within a word), and its line on standard error.
-type Row = (&'static str, &'static str);
+use rows::{Row, check};
 
 const OPTIONS: &[Row] = &[
     ("fuse-plyfs -o ro mnt", "option lowerdir: must be given: DIR[:DIR...], topmost first"),
@@ -139,6 +131,16 @@ const IMAGES: &[Row] = &[
          lower can be used",
     ),
     ("plyfs prune", "option --force: is needed where nobody can be asked"),
+    (
+        "plyfs save --format oci-dir localhost/plyfs/busybox:1.35",
+        "option --output: oci-dir needs a directory to write",
+    ),
+    ("plyfs import none.tar", "cannot open none.tar: no such file or directory"),
+    ("plyfs import --change FOO=1 junk.tar", "option --change: \"FOO=1\" has no argument"),
+    ("sh -c echo~9~>store/format", ""),
+    ("plyfs images", "$DIR/store/format: format 9, this version of plyfs knows 2; use a newer one"),
+    ("sh -c echo~junk~>store/format", ""),
+    ("plyfs images", "$DIR/store/format: not a store's format number"),
 ];
 
 const CONTAINERS: &[Row] = &[
@@ -150,6 +152,30 @@ const CONTAINERS: &[Row] = &[
          with a letter or digit",
     ),
     ("plyfs create --name box localhost/plyfs/busybox:1.35", ""),
+    ("plyfs mount box mnt", ""),
+    ("plyfs rm box", "container box is in use: mounted on $DIR/mnt: plyfs umount box frees it"),
+    ("plyfs umount box", ""),
+    ("plyfs create --name other localhost/plyfs/busybox:1.35", ""),
+    ("plyfs cp box:/none x", "cannot copy /none: no such file or directory"),
+    ("plyfs cp none box:/", "cannot copy $DIR/none: no such file or directory"),
+    (
+        "plyfs cp box:/ other:/",
+        "cannot copy from container to container: go through a directory of this machine",
+    ),
+    ("plyfs export none", "no such container: none"),
+    ("plyfs export -o none/x box", "cannot write none/x: no such file or directory"),
+    ("plyfs diff box none", "no such container or image: none"),
+    ("plyfs layer-tar none", "no such container: none"),
+    (
+        "plyfs ps --filter status",
+        "option --filter: \"status\" is not KEY=VALUE with one of name, id, ancestor, status",
+    ),
+    (
+        "plyfs inspect --format {{.None}} box",
+        "option --format: there is no field \"None\", but Config, Created, GraphDriver, Id, Image, \
+         ImageName, MountPoints, Name, State",
+    ),
+    ("plyfs commit --change ENV~x box", "option --change: \"x\" is not KEY=VALUE"),
     ("plyfs umount box", "container box is not mounted"),
     ("plyfs stats box", "container box is not mounted"),
     ("plyfs diff none", "no such container: none"),
@@ -185,60 +211,34 @@ const REGISTRIES: &[Row] = &[
         "plyfs login --username me 127.0.0.1:1",
         "no user or no password was given: see --username and --password-stdin",
     ),
+    ("sh -c echo~{~>auth.json", ""),
+    (
+        "plyfs pull --authfile auth.json 127.0.0.1:1/x",
+        "auth.json: EOF while parsing an object at line 2 column 0",
+    ),
+    ("sh -c echo~'{\"auths\":{\"127.0.0.1:1\":{\"auth\":\"@\"}}}'~>auth.json", ""),
+    (
+        "plyfs pull --authfile auth.json 127.0.0.1:1/x",
+        "auth.json: the credentials of 127.0.0.1:1 are not base64 of user:password",
+    ),
+    ("sh -c echo~'{\"auths\":{\"127.0.0.1:1\":{\"identitytoken\":\"x\"}}}'~>auth.json", ""),
+    (
+        "plyfs pull --authfile auth.json 127.0.0.1:1/x",
+        "registry 127.0.0.1:1: what is known is an identity token, which plyfs cannot use: log in \
+         with a password or an access token",
+    ),
+    ("sh -c echo~'{\"credHelpers\":{\"127.0.0.1:1\":\"none\"}}'~>auth.json", ""),
+    (
+        "plyfs pull --authfile auth.json 127.0.0.1:1/x",
+        "cannot run docker-credential-none: no such file or directory",
+    ),
+    ("plyfs pull --cert-dir none 127.0.0.1:1/x", "cannot read none: no such file or directory"),
+    (
+        "plyfs login --password-stdin 127.0.0.1:1",
+        "option --username: is needed beside --password-stdin",
+    ),
     ("plyfs logout nowhere", "option REGISTRY: \"nowhere\" is no host of a registry"),
 ];
-
-/// A directory with what the rows name.
-fn scene() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for sub in ["lower", "upper", "work", "upper2", "work2", "mnt", "other"] {
-        fs::create_dir(dir.path().join(sub)).unwrap();
-    }
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(dir.path().join("lower/f"), "content").unwrap();
-    fs::write(dir.path().join("file"), "").unwrap();
-    fs::write(dir.path().join("junk.tar"), "junk\n").unwrap();
-    dir
-}
-
-fn check(rows: &[Row]) {
-    if !(require("root") && require("fuse")) {
-        return;
-    }
-    let scene = scene();
-    let place = scene.path().canonicalize().unwrap();
-    let wrong: Vec<String> = rows.iter().filter_map(|row| differs(&place, row)).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// How a row fails.
-fn differs(place: &Path, (line, expected): &Row) -> Option<String> {
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/archives/busybox-oci.tar");
-    let mut words = line.split(' ').map(|word| word.replace('~', " ").replace("$FIXTURE", fixture));
-    let name = words.next().unwrap();
-    let program = match name.as_str() {
-        "plyfs" => env!("CARGO_BIN_EXE_plyfs"),
-        "fuse-plyfs" => env!("CARGO_BIN_EXE_fuse-plyfs"),
-        other => panic!("{other}?"),
-    };
-    let output = Command::new(program)
-        .args(words)
-        .current_dir(place)
-        .env("PLYFS_ROOT", place.join("store"))
-        .env("HOME", place)
-        .env_remove("REGISTRY_AUTH_FILE")
-        .env_remove("DOCKER_CONFIG")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let expected = match *expected {
-        "" => String::new(),
-        words => format!("{name}: {words}\n").replace("$DIR", place.to_str().unwrap()),
-    };
-    let as_told = said == expected && output.status.success() == expected.is_empty();
-    (!as_told).then(|| format!("{line}\n  says {said:?}\n  not  {expected:?}"))
-}
 
 #[test]
 fn options_of_a_mount() {

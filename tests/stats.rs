@@ -123,6 +123,40 @@ fn caches_and_passthrough_are_counted() {
     });
 }
 
+/// However much was known: nodes, descriptors and memory come back when it is gone.
+#[test]
+fn what_comes_and_goes_leaves_nothing_behind() {
+    if !able() {
+        return;
+    }
+    let scene = Scene::in_memory("[lower]\ndir d\n");
+    let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["max_threads=2"]));
+    let before = snapshot(mount.root()).overlay;
+    let held_after_a_round = || {
+        for n in 0..1000 {
+            let dir = mount.path(format!("d/{n}"));
+            fs::create_dir(&dir).unwrap();
+            (0..4).for_each(|file| fs::write(dir.join(file.to_string()), "x").unwrap());
+        }
+        assert!(snapshot(mount.root()).overlay.live_nodes > 5000);
+        fs::remove_dir_all(mount.path("d")).unwrap();
+        fs::create_dir(mount.path("d")).unwrap();
+        // The kernel forgets when it likes.
+        eventually("all is forgotten", || {
+            let now = snapshot(mount.root());
+            let overlay = &now.overlay;
+            let few = overlay.live_nodes <= before.live_nodes + 2
+                && overlay.directory_descriptors <= before.directory_descriptors + 4;
+            few.then(|| now.process.unwrap().anonymous_bytes)
+        })
+    };
+    let first = held_after_a_round();
+    let mut later = first;
+    (0..3).for_each(|_| later = held_after_a_round());
+    // Had only the nodes stayed, it would be more than twice as much.
+    assert!(later < first + (1 << 20), "{first} bytes after a round, {later} after four");
+}
+
 /// What all containers of a layer map is read by the kernel itself, whatever its mode; what is
 /// only called so, or only executable, is data.
 #[test]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::sys::mount::{self, MountFlags};
 
 /// Whether one of the values of `-o` asks for it.
@@ -24,8 +24,10 @@ pub fn remount(options: &[OsString], mountpoint: &Path) -> Result<()> {
         Some((flag, false)) => flags - flag,
         None => flags,
     });
-    mount::change_flags(mountpoint, flags)
-        .map_err(|errno| Error::io("change the mount on", mountpoint, errno))
+    mount::change_flags(mountpoint, flags).map_err(|errno| match errno {
+        Errno::INVAL => Error::Refused(format!("nothing is mounted on {}", mountpoint.display())),
+        errno => Error::io("change the mount on", mountpoint, errno),
+    })
 }
 
 fn names(options: &[OsString]) -> impl Iterator<Item = &[u8]> {

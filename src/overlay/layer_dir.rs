@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use lru::LruCache;
 
@@ -27,6 +27,8 @@ pub struct LayerDir {
     xattr_whiteouts: OnceLock<bool>,
     /// Entries with an origin may be inside.
     impure: AtomicBool,
+    /// A descriptor of it may be kept.
+    kept: AtomicBool,
     place: RwLock<Place>,
 }
 
@@ -47,8 +49,12 @@ impl From<&DirMarks> for Marks {
 
 #[derive(Debug, Clone)]
 enum Place {
-    Root(Arc<OwnedFd>),
-    Child { parent: Arc<LayerDir>, name: Name },
+    /// It is always open. What is kept open below it is in the set.
+    Root(Arc<OwnedFd>, Weak<DirFds>),
+    Child {
+        parent: Arc<LayerDir>,
+        name: Name,
+    },
 }
 
 static NEXT_ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
@@ -58,7 +64,8 @@ impl LayerDir {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let impure = AtomicBool::new(marks.impure);
         let xattr_whiteouts = marks.xattr_whiteouts.map(OnceLock::from).unwrap_or_default();
-        Arc::new(LayerDir { id, layer, xattr_whiteouts, impure, place: RwLock::new(place) })
+        let (kept, place) = (AtomicBool::new(false), RwLock::new(place));
+        Arc::new(LayerDir { id, layer, xattr_whiteouts, impure, kept, place })
     }
 
     /// Whether whiteouts in xattr form may be inside. `fd` is this directory: its mark is read
@@ -81,15 +88,40 @@ impl LayerDir {
         self.impure.store(true, Ordering::Relaxed);
     }
 
-    /// The root of a layer.
-    pub fn root(layer: LayerIndex, fd: Arc<OwnedFd>, marks: Marks) -> Arc<LayerDir> {
-        LayerDir::new(layer, marks, Place::Root(fd))
+    /// The root of a layer; `fds` is where descriptors below it are kept.
+    pub fn root(
+        layer: LayerIndex,
+        fd: Arc<OwnedFd>,
+        marks: Marks,
+        fds: &Arc<DirFds>,
+    ) -> Arc<LayerDir> {
+        LayerDir::new(layer, marks, Place::Root(fd, Arc::downgrade(fds)))
     }
 
     /// The directory `name` in `parent`.
     pub fn child(parent: &Arc<LayerDir>, name: &Name, marks: Marks) -> Arc<LayerDir> {
         let place = Place::Child { parent: parent.clone(), name: name.clone() };
         LayerDir::new(parent.layer, marks, place)
+    }
+}
+
+/// What is kept open of a directory that nobody knows any more goes: looked up again it is another
+/// one, and a removed directory would keep its place on the disk.
+impl Drop for LayerDir {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut place = self.place.read().clone();
+        let fds = loop {
+            match place {
+                Place::Root(_, fds) => break fds,
+                Place::Child { parent, .. } => place = parent.place.read().clone(),
+            }
+        };
+        if let Some(fds) = fds.upgrade() {
+            fds.close(self.id);
+        }
     }
 }
 
@@ -150,10 +182,17 @@ impl DirFds {
     /// Keeps `fd` as the descriptor of `dir`.
     pub fn keep(&self, dir: &LayerDir, fd: Arc<OwnedFd>) {
         if let Some(shard) = self.shard(dir.id) {
+            dir.kept.store(true, Ordering::Relaxed);
             // The one that falls out is closed after the lock is released.
             let fallen = shard.lock().fds.push(dir.id, fd);
             drop(fallen);
         }
+    }
+
+    fn close(&self, id: u64) {
+        // Closed after the lock is released.
+        let kept = self.shard(id).map(|shard| shard.lock().fds.pop(&id));
+        drop(kept);
     }
 
     /// An `O_PATH` descriptor of `dir`.
@@ -168,9 +207,7 @@ impl DirFds {
                 return opened;
             }
             // A directory was moved while we walked: what we found may be another one.
-            if let Some(shard) = self.shard(dir.id) {
-                shard.lock().fds.pop(&dir.id);
-            }
+            self.close(dir.id);
             super::sync::yield_now();
         }
     }
@@ -197,7 +234,7 @@ impl DirFds {
             }
             let place = at.place.read().clone();
             match place {
-                Place::Root(fd) => break fd,
+                Place::Root(fd, _) => break fd,
                 Place::Child { parent, name } => {
                     missing.push((at, name));
                     at = parent;

@@ -235,7 +235,7 @@ pub struct Overlay {
     nodes: NodeTable,
     handles: HandleTable,
     implied: ImpliedHandles,
-    dir_fds: DirFds,
+    dir_fds: Arc<DirFds>,
     listings: ListingBudget,
     counters: Counters,
     /// See the order of locks in `node`.

@@ -339,7 +339,7 @@ impl NodeTable {
 
     /// Whether so many nodes went that their memory is worth giving back; then says so once.
     pub fn has_shrunk(&self) -> bool {
-        const MANY: u64 = 32_768;
+        const MANY: u64 = 4_096;
         let live = self.live();
         let peak = self.peak.fetch_max(live, Ordering::Relaxed).max(live);
         peak >= MANY

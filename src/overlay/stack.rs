@@ -72,7 +72,8 @@ impl Overlay {
         };
         let devices = lowers.iter().rev().map(|lower| lower.stat.dev);
         let inode_numbers = InodeNumbers::new(devices.chain(upper.as_ref().map(|u| u.stat.dev)));
-        let (lower_roots, nodes) = root_of(upper.as_ref(), &lowers, &inode_numbers)?;
+        let dir_fds = Arc::new(DirFds::new(descriptor_budget()));
+        let (lower_roots, nodes) = root_of(upper.as_ref(), &lowers, &inode_numbers, &dir_fds)?;
         if let Some(upper) = upper.as_ref().filter(|upper| upper.volatile) {
             let failed = |errno| Error::io("mark as volatile", &upper.path, errno);
             upper.work.mark_volatile().map_err(failed)?;
@@ -86,7 +87,7 @@ impl Overlay {
             nodes,
             handles: HandleTable::new(),
             implied: ImpliedHandles::new(descriptor_budget() / 4),
-            dir_fds: DirFds::new(descriptor_budget()),
+            dir_fds,
             listings: ListingBudget::new(),
             counters: Counters::default(),
             moves: Mutex::new(()),
@@ -209,6 +210,7 @@ fn root_of(
     upper: Option<&Upper>,
     lowers: &[Layer],
     inode_numbers: &InodeNumbers,
+    fds: &Arc<DirFds>,
 ) -> Result<(Vec<Arc<LayerDir>>, NodeTable)> {
     let marks_of = |root: &Arc<crate::sys::OwnedFd>, path: &Path| -> Result<DirMarks> {
         let failed = |errno| Error::io("read xattrs of layer", path, errno);
@@ -222,11 +224,11 @@ fn root_of(
         let marks = marks_of(&upper.root, &upper.path)?;
         open = !marks.opaque;
         let root = upper.root.clone();
-        upper_root = Some(LayerDir::root(LayerIndex::UPPER, root, (&marks).into()));
+        upper_root = Some(LayerDir::root(LayerIndex::UPPER, root, (&marks).into(), fds));
     }
     for lower in lowers {
         let marks = marks_of(&lower.root, &lower.path)?;
-        let dir = LayerDir::root(lower.index, lower.root.clone(), (&marks).into());
+        let dir = LayerDir::root(lower.index, lower.root.clone(), (&marks).into(), fds);
         roots.push(dir.clone());
         if open {
             merged.push((dir, lower.stat));

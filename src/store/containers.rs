@@ -261,7 +261,10 @@ pub(super) fn in_use(container: &Container, by: impl Into<String>) -> Error {
 /// That a container is mounted, and where.
 pub(super) fn mounted(container: &Container, places: &[PathBuf]) -> Error {
     match places.first() {
-        Some(place) => in_use(container, format!("mounted on {}", shown(place))),
+        Some(place) => {
+            let name = &container.name;
+            in_use(container, format!("mounted on {}: plyfs umount {name} frees it", shown(place)))
+        }
         None => in_use(container, "mounted in another mount namespace"),
     }
 }
