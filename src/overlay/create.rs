@@ -40,10 +40,10 @@ enum What<'a> {
 
 /// The owner and mode of what is to be made, as they go to disk.
 #[derive(Debug, Clone, Copy)]
-struct Birth {
-    uid: u32,
-    gid: u32,
-    mode: u32,
+pub(super) struct Birth {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mode: u32,
 }
 
 impl Overlay {
@@ -157,7 +157,7 @@ impl Overlay {
         Ok((Entry { node: node.id, stat: self.shown(&node, stat)? }, fd.map(Arc::new)))
     }
 
-    fn birth(&self, caller: &Caller, mode: u32) -> Birth {
+    pub(super) fn birth(&self, caller: &Caller, mode: u32) -> Birth {
         let (uid, gid) = (self.uids.maker(caller.uid), self.gids.maker(caller.gid));
         Birth { uid, gid, mode: mode & 0o7777 }
     }
@@ -224,56 +224,8 @@ impl Overlay {
         Ok(node)
     }
 
-    fn upper_state(&self, stat: &Stat) -> NodeState {
+    pub(super) fn upper_state(&self, stat: &Stat) -> NodeState {
         NodeState::new(self.inode_numbers.visible(stat.dev, stat.ino))
-    }
-
-    /// Makes a regular file without a name and opens it (`O_TMPFILE`).
-    pub fn tmpfile(
-        &self,
-        caller: &Caller,
-        parent: NodeId,
-        mode: u32,
-        umask: u32,
-        flags: OFlags,
-    ) -> FsResult<(Entry, Opened)> {
-        let parent = self.nodes.get(parent)?;
-        let dir = parent.directory()?;
-        self.copy_up(&parent, super::copy_up::Data::Attributes)?;
-        let mut state = dir.state.write();
-        if state.dead {
-            return Err(Errno::NOENT);
-        }
-        let dir_fd = self.dir_fds.get(dir.upper()?)?;
-        let inherits = inherits_acl(&mut state.default_acl, &dir_fd)?;
-        let birth = self.birth(caller, if inherits { mode } else { mode & !umask });
-        let wanted = super::file::backing_flags(flags) - OFlags::TRUNC;
-        // Without O_EXCL it may be given a name later.
-        let wanted = wanted | (flags & OFlags::EXCL);
-        let (fd, stat) = match self.stores_stat() {
-            true => self.unnamed_stored(&dir_fd, birth, wanted)?,
-            false => {
-                let acting = ActAs::user(birth.uid, birth.gid);
-                let fd = file::create_tmpfile(&dir_fd, wanted, birth.mode);
-                drop(acting);
-                let fd = fd?;
-                let stat = stat_fd(&fd)?;
-                (fd, stat)
-            }
-        };
-        let fd = Arc::new(fd);
-        let mut own = self.upper_state(&stat);
-        own.pin(Some(fd.clone()));
-        let key = RealKey { dev: stat.dev, ino: stat.ino };
-        let kind = FileType::RegularFile;
-        let node = self.nodes.add_unnamed(key, |id| {
-            let node = Node::new(id, key, kind, true, own, None);
-            node.set_dead(true);
-            Ok(node)
-        })?;
-        let entry = Entry { node: node.id, stat: self.shown(&node, stat)? };
-        let opened = self.handles.insert(node, fd, flags, true, stat.mode)?;
-        Ok((entry, opened))
     }
 }
 
@@ -313,21 +265,14 @@ impl Overlay {
         Ok(fd)
     }
 
-    /// An open file of our own without a name.
-    fn unnamed_stored(
+    /// The attributes of what is made in `dir`, a filesystem's rules for group and SGID applied.
+    pub(super) fn born(
         &self,
         dir: &OwnedFd,
+        kind: FileType,
         birth: Birth,
-        flags: OFlags,
-    ) -> FsResult<(OwnedFd, Stat)> {
-        let fd = file::create_tmpfile(dir, flags, 0o600)?;
-        let stat = self.born(dir, FileType::RegularFile, birth, stat_fd(&fd)?)?;
-        self.upper()?.store_stat(&fd, &stat)?;
-        Ok((fd, stat))
-    }
-
-    /// The attributes of what is made in `dir`, a filesystem's rules for group and SGID applied.
-    fn born(&self, dir: &OwnedFd, kind: FileType, birth: Birth, own: Stat) -> FsResult<Stat> {
+        own: Stat,
+    ) -> FsResult<Stat> {
         let mut parent = stat_fd(dir)?;
         self.add_stored(LayerIndex::UPPER, Target::dir(dir), &mut parent)?;
         let inherits = parent.mode & SGID != 0;
@@ -339,7 +284,7 @@ impl Overlay {
 }
 
 /// Whether new entries of the directory inherit an ACL; asked once.
-fn inherits_acl(known: &mut Option<bool>, dir: &OwnedFd) -> FsResult<bool> {
+pub(super) fn inherits_acl(known: &mut Option<bool>, dir: &OwnedFd) -> FsResult<bool> {
     if let Some(known) = *known {
         return Ok(known);
     }

@@ -67,6 +67,7 @@ mod stack;
 mod stage;
 mod stored_stat;
 mod sync;
+mod tmpfile;
 mod xattr;
 
 pub use options::Options;
