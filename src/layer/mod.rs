@@ -29,6 +29,7 @@ pub mod entry;
 pub mod ids;
 pub mod index;
 pub mod origin;
+mod probes;
 pub mod redirect;
 pub mod stored_stat;
 mod sync;

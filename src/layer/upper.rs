@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use super::index::Index;
+use super::probes;
 use super::stored_stat::StatXattr;
 use super::unsettled::Unsettled;
 use super::whiteout::{self, Style};
@@ -103,9 +104,9 @@ impl Upper {
         }
         let probing = |errno| Error::io("probe workdir", work, errno);
         let (namespace, has_xattrs) =
-            probe_xattrs(&workdir, wanted.user_xattrs).map_err(probing)?;
+            probes::xattrs(&workdir, wanted.user_xattrs).map_err(probing)?;
         let style = whiteout::probe_style(workdir.staging(), namespace).map_err(probing)?;
-        probe_rename(&workdir, &root, path, work)?;
+        probes::rename(&workdir, &root, path, work)?;
         let unsettled = Unsettled::new(&root, wanted.volatile).map_err(failed)?;
         let index = match wanted.index && has_xattrs {
             true => Some(Index::open(&workdir, namespace).map_err(probing)?),
@@ -374,36 +375,4 @@ fn take_stat_xattr(
         xattr.write(Target::fd(root), stat)?;
     }
     Ok(found.or(wanted))
-}
-
-/// Finds the namespace that takes overlay's xattrs: trusted, else user, else none.
-fn probe_xattrs(work: &Workdir, user_only: bool) -> FsResult<(Namespace, bool)> {
-    let order: &[Namespace] =
-        if user_only { &[Namespace::User] } else { &[Namespace::Trusted, Namespace::User] };
-    for namespace in order {
-        match namespace.set(Target::fd(work.staging()), Mark::Opaque, b"y") {
-            Ok(()) => {
-                namespace.remove(Target::fd(work.staging()), Mark::Opaque)?;
-                return Ok((*namespace, true));
-            }
-            Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok((Namespace::User, false))
-}
-
-/// Makes sure that a rename from staging into the upper works: both must be on one mount. It is
-/// tried with a name that is not there: mounts are compared before names, and nothing changes,
-/// the time of the upper's root neither.
-fn probe_rename(work: &Workdir, root: &OwnedFd, upper: &Path, path: &Path) -> Result<()> {
-    let name = work.fresh_name();
-    match node::rename(work.staging(), &name, root, &name, RenameFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::XDEV) => {
-            let reason = format!("{} is not on the mount of upperdir", path.display());
-            Err(Error::option("workdir", reason))
-        }
-        Err(errno) => Err(Error::io("write to upperdir", upper, errno)),
-    }
 }
