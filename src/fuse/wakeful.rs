@@ -7,10 +7,10 @@
 //! and withdraw it as soon as they do not: idle processors then sleep as before. What it costs
 //! meanwhile is power, and on a virtual machine the host's time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::overlay::options::CpuLatencyPolicy;
 use crate::sys::cpu_latency::{self, CpuLatency};
@@ -31,11 +31,18 @@ const LIGHTEST: u32 = 2;
 /// One mount's request to the kernel; of no effect where it may make none.
 #[derive(Debug, Default)]
 pub(super) struct Wakeful {
-    device: Option<(CpuLatency, u32)>,
-    awake: AtomicBool,
+    state: Mutex<State>,
     /// How often processors were kept awake.
     times: AtomicU64,
-    seen: Mutex<Option<Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    device: Option<CpuLatency>,
+    /// Microseconds that processors may take to wake up meanwhile.
+    most: u32,
+    awake: bool,
+    seen: Option<Seen>,
 }
 
 /// The last look at how many requests there were.
@@ -57,13 +64,11 @@ impl Wakeful {
             CpuLatencyPolicy::Auto if cpu_latency::processors() <= FEW_PROCESSORS => 0,
             CpuLatencyPolicy::Auto => LIGHTEST,
         };
-        match CpuLatency::open() {
-            Ok(device) => Wakeful { device: Some((device, most)), ..Wakeful::default() },
-            Err(errno) => {
-                tracing::debug!("processors sleep as they like: {}: {errno}", cpu_latency::PATH);
-                Wakeful::default()
-            }
-        }
+        let device = CpuLatency::open().inspect_err(|errno| {
+            tracing::debug!("processors sleep as they like: {}: {errno}", cpu_latency::PATH);
+        });
+        let state = State { device: device.ok(), most, ..State::default() };
+        Wakeful { state: Mutex::new(state), times: AtomicU64::new(0) }
     }
 
     /// How often processors were kept awake so far.
@@ -74,38 +79,32 @@ impl Wakeful {
     /// Looks at how many `requests` there were in all; called about once in a millisecond while
     /// any come.
     pub(super) fn look(&self, requests: u64) {
-        if self.device.is_none() {
+        let mut state = self.state.lock();
+        if state.device.is_none() {
             return;
         }
-        let mut seen = self.seen.lock();
-        let next = Seen::next(*seen, requests, Instant::now());
-        *seen = Some(next);
-        let wanted = next.wants_awake();
-        if wanted != self.awake.load(Ordering::Relaxed) {
-            self.ask(wanted);
-        }
+        let next = Seen::next(state.seen, requests, Instant::now());
+        state.seen = Some(next);
+        self.ask(&mut state, next.wants_awake());
     }
 
     /// Withdraws what was asked: nobody looks any more.
     pub(super) fn rest(&self) {
-        let mut seen = self.seen.lock();
-        *seen = None;
-        if self.awake.load(Ordering::Relaxed) {
-            self.ask(false);
-        }
+        let mut state = self.state.lock();
+        state.seen = None;
+        self.ask(&mut state, false);
     }
 
-    /// Called with `seen` locked, so that two threads do not ask in the wrong order.
-    fn ask(&self, awake: bool) {
-        let Some((device, most)) = &self.device else { return };
-        if let Err(errno) = device.ask(awake.then_some(*most)) {
-            tracing::warn!("cannot keep processors awake: {errno}");
+    fn ask(&self, state: &mut State, awake: bool) {
+        let Some(device) = state.device.as_ref().filter(|_| state.awake != awake) else { return };
+        if let Err(errno) = device.ask(awake.then_some(state.most)) {
+            // Closing it withdraws all that was asked.
+            tracing::warn!("processors sleep from now on as they like: {errno}");
+            (state.device, state.awake) = (None, false);
             return;
         }
-        self.awake.store(awake, Ordering::Relaxed);
-        if awake {
-            self.times.fetch_add(1, Ordering::Relaxed);
-        }
+        state.awake = awake;
+        self.times.fetch_add(u64::from(awake), Ordering::Relaxed);
     }
 }
 
