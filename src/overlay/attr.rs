@@ -147,7 +147,7 @@ impl Overlay {
     /// Takes suid, sgid (of an executable) and file capabilities away, as a write by somebody
     /// who may not keep them does.
     pub(super) fn kill_privileges(&self, file: &OwnedFd) -> FsResult<()> {
-        self.killed_privileges(file).map(drop)
+        self.killed_privileges(file, true).map(drop)
     }
 
     /// As the kernel's own filesystems do it before `caller` changes the content of an open file by
@@ -166,17 +166,23 @@ impl Overlay {
     /// another now: the kernel, which asks for this along with a write, does not think of that, and
     /// would go on to run the file as its owner.
     pub fn end_privileges(&self, file: FileRef) -> FsResult<bool> {
-        self.killed_privileges(&*self.file_to_write(file)?)
+        let handle = self.to_write(file)?;
+        // What has no xattrs has no capabilities: one call less for each write.
+        let capable = !self.has_no_xattrs(&handle.node)?;
+        self.killed_privileges(&*self.current_file(&handle)?, capable)
     }
 
-    fn killed_privileges(&self, file: &OwnedFd) -> FsResult<bool> {
+    /// As [`Overlay::end_privileges`]; `capable`: there may be file capabilities.
+    fn killed_privileges(&self, file: &OwnedFd, capable: bool) -> FsResult<bool> {
         let mut stat = stat_fd(file)?;
         self.add_stored(LayerIndex::UPPER, Target::fd(file), &mut stat)?;
         let kept = without_privileges(stat.mode);
         if kept != stat.mode {
             self.set_mode_of(file, &stat, kept)?;
         }
-        take_capability(Target::fd(file))?;
+        if capable {
+            take_capability(Target::fd(file))?;
+        }
         Ok(kept != stat.mode)
     }
 }

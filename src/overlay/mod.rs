@@ -81,6 +81,7 @@ use layer_dir::{DirFds, LayerDir};
 use node_table::NodeTable;
 use readdir::ListingBudget;
 use sync::Mutex;
+use sync::atomic::AtomicU64;
 
 /// A name in a directory as the tables keep it: short ones in place, long ones shared.
 pub(crate) type Name = hipstr::HipOsStr<'static>;
@@ -239,6 +240,8 @@ pub struct Overlay {
     dir_fds: Arc<DirFds>,
     listings: ListingBudget,
     counters: Counters,
+    /// Changes with each xattr that is set, see [`Overlay::has_no_xattrs`].
+    xattrs_set: AtomicU64,
     /// See the order of locks in `node`.
     moves: Mutex<()>,
 }

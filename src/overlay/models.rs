@@ -18,6 +18,7 @@ mod world;
 use self::world::{ROOT, World, content, explore, n, names, on, write};
 use super::{NodeId, Overlay, SetAttr, WriteMode};
 use crate::error::Errno;
+use crate::sys::xattr::XattrFlags;
 use crate::sys::{OFlags, RenameFlags};
 
 /// The kernel names a node by its number until it has forgotten it as often as it was told of it.
@@ -350,6 +351,31 @@ fn one_of_two_who_make_a_name_makes_it() {
         lister.join().unwrap();
         assert_eq!(made, [Ok(()), Err(Errno::EXIST)]);
         assert_eq!(names(&world.fs, "a"), ["new", "x"]);
+        world.nothing_is_left();
+    });
+}
+
+/// Who asks while an xattr is set may be told of none, but nobody may remember that.
+#[test]
+fn an_xattr_that_was_set_stays_known() {
+    explore(|| {
+        let world = World::new();
+        let dir = world.fs.lookup(NodeId::ROOT, n("a")).unwrap().node;
+        let file = world.fs.lookup(dir, n("x")).unwrap().node;
+        let value = move |fs: &Overlay| fs.getxattr(file, n("user.set"), &mut [0; 8]);
+        let ask =
+            || world.spawn(move |fs| assert!(matches!(value(fs), Ok(1) | Err(Errno::NODATA))));
+        let set = world.spawn(move |fs| {
+            fs.setxattr(file, n("user.set"), b"1", XattrFlags::empty(), false).unwrap();
+            assert_eq!(value(fs), Ok(1));
+        });
+        for thread in [ask(), set, ask()] {
+            thread.join().unwrap();
+        }
+        assert_eq!(value(&world.fs), Ok(1));
+        for node in [file, dir] {
+            world.fs.forget(node, 1);
+        }
         world.nothing_is_left();
     });
 }

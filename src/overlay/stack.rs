@@ -15,6 +15,7 @@ use super::node_table::NodeTable;
 use super::options::{Options, RedirectDir, UpperOption};
 use super::readdir::ListingBudget;
 use super::sync::Mutex;
+use super::sync::atomic::AtomicU64;
 use super::{Overlay, Policy};
 use crate::error::{Errno, Error, Result};
 use crate::layer::ids::{IdMap, IdRange};
@@ -90,6 +91,7 @@ impl Overlay {
             dir_fds,
             listings: ListingBudget::new(),
             counters: Counters::default(),
+            xattrs_set: AtomicU64::new(0),
             moves: Mutex::new(()),
             upper,
             lowers,

@@ -13,6 +13,7 @@ use super::copy_up::Data;
 use super::create::acl_changed;
 use super::node::Node;
 use super::stage::is_acl;
+use super::sync::atomic::Ordering;
 use super::{NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::xattrs::{escape, unescape};
@@ -46,16 +47,30 @@ impl Overlay {
 
     /// Whether a node has no xattr at all that users see. Asked of the layer until it is so
     /// once, because the kernel keeps no xattrs and asks for each one of each file anew.
-    fn has_no_xattrs(&self, node: &Arc<Node>) -> FsResult<bool> {
+    pub(super) fn has_no_xattrs(&self, node: &Arc<Node>) -> FsResult<bool> {
         if node.has_no_xattrs() {
             return Ok(true);
         }
+        let before = self.xattrs_set.load(Ordering::Acquire);
         let names = self.at(node, |at| xattr::list(at.xattrs()))?;
         let none = !names.iter().any(|name| unescape(name).is_some());
         if none {
-            node.set_no_xattrs(true);
+            let _nobody_notes_another = node.state.lock();
+            // One may have been set after we looked, of this node or of another.
+            if self.xattrs_set.load(Ordering::Acquire) == before {
+                node.set_no_xattrs(true);
+            }
         }
         Ok(none)
+    }
+
+    /// Takes note that xattrs of `node` are about to be set, or were: whoever looked before does not
+    /// remember that there are none, and what was remembered is forgotten. To be called before
+    /// and after, since one who looks in between may see neither change.
+    fn note_xattrs_set(&self, node: &Node) {
+        let _nobody_notes_another = node.state.lock();
+        self.xattrs_set.fetch_add(1, Ordering::AcqRel);
+        node.set_no_xattrs(false);
     }
 
     /// The names of all xattrs, each ended by NUL.
@@ -87,13 +102,14 @@ impl Overlay {
         let kept = escape(name);
         self.refuse_acl(name)?;
         self.copy_up(&node, Data::Attributes)?;
-        // Before it is set: a reader that asks meanwhile must not learn of none afterwards.
-        node.set_no_xattrs(false);
-        self.at(&node, |at| {
+        self.note_xattrs_set(&node);
+        let set = self.at(&node, |at| {
             xattr::set(at.xattrs(), &kept, value, flags)?;
             let mode = if kill_sgid { at.stat()?.mode } else { 0 };
             if mode & SGID != 0 { node::set_mode(at.path_fd()?, mode & !SGID) } else { Ok(()) }
-        })?;
+        });
+        self.note_xattrs_set(&node);
+        set?;
         acl_changed(&node, name);
         Ok(())
     }
