@@ -60,21 +60,12 @@ impl Filesystem {
             Filesystem::Xfs => &["xfs_repair", "-n"],
             Filesystem::Btrfs => &["btrfs", "check", "--readonly"],
         };
-        let start = std::time::Instant::now();
-        loop {
-            let output =
-                Command::new(arguments[0]).args(&arguments[1..]).arg(device).output().unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            let said = String::from_utf8_lossy(&said);
-            // The kernel lets go of a device, and writes its last, a moment after the unmount where
-            // another process was just given a copy of this mount namespace.
-            let early = said.contains("busy") || said.contains("metadata changes in a log");
-            let busy = early && start.elapsed().as_secs() < 20;
-            match output.status.success() {
-                true => return Ok(()),
-                false if busy => std::thread::sleep(std::time::Duration::from_millis(20)),
-                false => return Err(said.into_owned()),
-            }
+        released(device);
+        let output = Command::new(arguments[0]).args(&arguments[1..]).arg(device).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&said).into_owned()),
         }
     }
 
@@ -85,6 +76,19 @@ impl Filesystem {
             Filesystem::Xfs => ["filesystem:xfs", "tool:mkfs.xfs", "tool:xfs_repair"],
             Filesystem::Btrfs => ["filesystem:btrfs", "tool:mkfs.btrfs", "tool:btrfs"],
         }
+    }
+}
+
+/// Waits until no filesystem has `device` any more: after the unmount, a child that another thread has
+/// forked and that did not yet exec may hold the mount, and the last is written only then. `O_EXCL` is
+/// refused until then.
+fn released(device: &str) {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::CLOEXEC;
+    let start = std::time::Instant::now();
+    while let Err(errno) = rustix::fs::open(device, flags, rustix::fs::Mode::empty()) {
+        assert!(errno == rustix::io::Errno::BUSY, "{device}: {errno}");
+        assert!(start.elapsed().as_secs() < 180, "{device} stays in use");
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
