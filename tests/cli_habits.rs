@@ -72,6 +72,13 @@ fn a_command_is_noted_and_committed() {
     assert_eq!(command("listing:1"), "[\"ls\",\"-l\",\"--all\"]\n");
     shell.ok(&["commit", "-c", "CMD [\"date\"]", "box", "date:1"]);
     assert_eq!(command("date:1"), "[\"date\"]\n");
+    shell.ok(&["commit", "-c", "ENTRYPOINT [\"/init\"]", "box", "init:1"]);
+    assert_eq!(command("init:1"), "null\n", "it was meant for another entrypoint");
+    let path = ["-c", "ENV PATH=/opt/bin:$PATH", "-c", "WORKDIR ${HERE:-/srv}"];
+    shell.ok(&[&["commit"][..], &path, &["box", "path:1"]].concat());
+    let said = "{{index .Config.Env 0}} {{.Config.WorkingDir}}";
+    let said = shell.ok(&["inspect", "-f", said, "path:1"]);
+    assert_eq!(said, "PATH=/opt/bin:/bin:/usr/local/bin /srv\n");
     shell.ok(&["create", "--name", "plain", "busybox:1.35"]);
     assert_eq!(command("plain"), command("busybox:1.35"));
 }

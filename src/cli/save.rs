@@ -17,7 +17,7 @@ use super::{Context, target};
 /// are the very ones that were loaded, and equal images give equal bytes.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  plyfs save -o busybox.tar busybox:1.35\n  \
-                        plyfs save --format oci-archive app:1 app:2 | podman load")]
+                        plyfs save app:1 app:2 | podman load")]
 pub(super) struct Save {
     /// Names, ids or starts of ids; an image that is asked for by its id has no name in the
     /// archive

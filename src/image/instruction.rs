@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::ParseError;
+use super::word::{Word, one_word, words};
 
 /// One instruction, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,21 +13,21 @@ pub enum Instruction {
     /// `ENTRYPOINT`: what a container runs, whatever its command.
     Entrypoint(Command),
     /// `ENV`: variables.
-    Env(Vec<(String, String)>),
+    Env(Vec<(Word, Word)>),
     /// `EXPOSE`: ports as `80/tcp`.
     Expose(Vec<String>),
     /// `LABEL`: keys and values.
-    Label(Vec<(String, String)>),
+    Label(Vec<(Word, Word)>),
     /// `ONBUILD`: an instruction for images built on this one.
     OnBuild(String),
     /// `STOPSIGNAL`: by name or number.
-    StopSignal(String),
+    StopSignal(Word),
     /// `USER`: name or number, and a group.
-    User(String),
+    User(Word),
     /// `VOLUME`: directories.
-    Volume(Vec<String>),
+    Volume(Vec<Word>),
     /// `WORKDIR`: a directory; a relative one is below the present one.
-    Workdir(String),
+    Workdir(Word),
 }
 
 /// A command in one of its two forms.
@@ -51,16 +52,16 @@ impl Instruction {
             return Err(ParseError::new(format!("{text:?} has no argument")));
         }
         Ok(match name.to_ascii_uppercase().as_str() {
-            "CMD" => Instruction::Cmd(command(rest)),
-            "ENTRYPOINT" => Instruction::Entrypoint(command(rest)),
+            "CMD" => Instruction::Cmd(command(rest)?),
+            "ENTRYPOINT" => Instruction::Entrypoint(command(rest)?),
             "ENV" => Instruction::Env(pairs(rest)?),
             "EXPOSE" => Instruction::Expose(ports(rest)?),
             "LABEL" => Instruction::Label(pairs(rest)?),
-            "ONBUILD" => Instruction::OnBuild(rest.to_owned()),
-            "STOPSIGNAL" => Instruction::StopSignal(rest.to_owned()),
-            "USER" => Instruction::User(rest.to_owned()),
-            "VOLUME" => Instruction::Volume(exec_form(rest).map_or_else(|| words(rest), Ok)?),
-            "WORKDIR" => Instruction::Workdir(words(rest)?.join(" ")),
+            "ONBUILD" => Instruction::OnBuild(trigger(rest)?),
+            "STOPSIGNAL" => Instruction::StopSignal(one_word(rest)?),
+            "USER" => Instruction::User(one_word(rest)?),
+            "VOLUME" => Instruction::Volume(volumes(rest)?),
+            "WORKDIR" => Instruction::Workdir(one_word(rest)?),
             _ => {
                 return Err(ParseError::new(format!(
                     "{name:?} cannot change an image; what can is CMD, ENTRYPOINT, ENV, EXPOSE, \
@@ -72,15 +73,18 @@ impl Instruction {
 
     /// Applies it to the `config` object of an image config.
     pub(super) fn apply(&self, config: &mut Map<String, Value>) {
+        // The variables are those of before the instruction, as with docker.
+        let before = config.get("Env").cloned().unwrap_or_default();
+        let said = |word: &Word| word.expand(&|name| variable(&before, name));
         match self {
             Instruction::Cmd(command) => set(config, "Cmd", command.words(config)),
             Instruction::Entrypoint(command) => set(config, "Entrypoint", command.words(config)),
             Instruction::Env(pairs) => pairs.iter().for_each(|(key, value)| {
-                set_variable(config, key, value);
+                set_variable(config, &said(key), &said(value));
             }),
             Instruction::Expose(ports) => add_keys(config, "ExposedPorts", ports),
             Instruction::Label(pairs) => {
-                let labels = pairs.iter().map(|(key, value)| (key.clone(), json!(value)));
+                let labels = pairs.iter().map(|(key, value)| (said(key), json!(said(value))));
                 add(config, "Labels", labels);
             }
             Instruction::OnBuild(text) => {
@@ -88,12 +92,14 @@ impl Instruction {
                 list.push(json!(text));
                 set(config, "OnBuild", Value::from(list));
             }
-            Instruction::StopSignal(signal) => set(config, "StopSignal", json!(signal)),
-            Instruction::User(user) => set(config, "User", json!(user)),
-            Instruction::Volume(paths) => add_keys(config, "Volumes", paths),
+            Instruction::StopSignal(signal) => set(config, "StopSignal", json!(said(signal))),
+            Instruction::User(user) => set(config, "User", json!(said(user))),
+            Instruction::Volume(paths) => {
+                add_keys(config, "Volumes", &paths.iter().map(said).collect::<Vec<_>>());
+            }
             Instruction::Workdir(dir) => {
                 let present = config.get("WorkingDir").and_then(Value::as_str).unwrap_or("/");
-                let dir = below(present, dir);
+                let dir = below(present, &said(dir));
                 set(config, "WorkingDir", json!(dir));
             }
         }
@@ -161,56 +167,55 @@ fn below(present: &str, dir: &str) -> String {
     format!("{}/{dir}", present.trim_end_matches('/'))
 }
 
-fn command(text: &str) -> Command {
-    exec_form(text).map_or_else(|| Command::Shell(text.to_owned()), Command::Exec)
+/// What a variable of the list `env` is.
+fn variable(env: &Value, name: &str) -> Option<String> {
+    let lines = env.as_array()?.iter().filter_map(|line| line.as_str()?.split_once('='));
+    lines.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
 }
 
-/// A JSON list of strings, if that is what it is.
-fn exec_form(text: &str) -> Option<Vec<String>> {
-    text.starts_with('[').then(|| serde_json::from_str(text).ok())?
+fn command(text: &str) -> Result<Command, ParseError> {
+    Ok(exec_form(text)?.map_or_else(|| Command::Shell(text.to_owned()), Command::Exec))
+}
+
+/// A list of words, if it is one.
+fn exec_form(text: &str) -> Result<Option<Vec<String>>, ParseError> {
+    let Ok(Value::Array(list)) = serde_json::from_str(text) else { return Ok(None) };
+    let words = list.into_iter().map(|word| word.as_str().map(str::to_owned)).collect();
+    let wrong = || ParseError::new(format!("{text:?} is a list of other things than strings"));
+    Option::<Vec<String>>::ok_or_else(words, wrong).map(Some)
+}
+
+fn volumes(text: &str) -> Result<Vec<Word>, ParseError> {
+    let listed = exec_form(text)?.map(|paths| paths.iter().map(|path| Word::plain(path)).collect());
+    let paths: Vec<Word> = listed.map_or_else(|| words(text), Ok)?;
+    if paths.iter().any(Word::is_empty) {
+        return Err(ParseError::new(format!("{text:?} names no directory")));
+    }
+    Ok(paths)
+}
+
+/// An instruction that may wait for a later build.
+fn trigger(text: &str) -> Result<String, ParseError> {
+    let name = text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    if matches!(name.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
+        return Err(ParseError::new(format!("{text:?} cannot wait for a later build")));
+    }
+    Ok(text.to_owned())
 }
 
 /// `KEY=VALUE` in any number, or the old form `KEY VALUE`.
-fn pairs(text: &str) -> Result<Vec<(String, String)>, ParseError> {
+fn pairs(text: &str) -> Result<Vec<(Word, Word)>, ParseError> {
     let wrong = || ParseError::new(format!("{text:?} is not KEY=VALUE"));
     let first = text.split_whitespace().next().unwrap_or_default();
     if !first.contains('=') {
         let (key, value) = text.split_once(char::is_whitespace).ok_or_else(wrong)?;
-        return Ok(vec![(key.to_owned(), value.trim().to_owned())]);
+        return Ok(vec![(one_word(key)?, one_word(value.trim())?)]);
     }
-    let pair = |word: String| match word.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+    let pair = |word: Word| match word.split_at_equals() {
+        Some((key, value)) if !key.is_empty() => Ok((key, value)),
         _ => Err(wrong()),
     };
     words(text)?.into_iter().map(pair).collect()
-}
-
-/// Splits at white space, which quotes and backslashes protect.
-fn words(text: &str) -> Result<Vec<String>, ParseError> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(c) = characters.next() {
-        match (c, quote) {
-            (c, Some(open)) if c == open => quote = None,
-            ('\\', None | Some('"')) => {
-                let escaped = characters.next().unwrap_or('\\');
-                word.get_or_insert_default().push(escaped);
-            }
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        return Err(ParseError::new(format!("{text:?} has a quote that is not closed")));
-    }
-    words.extend(word);
-    Ok(words)
 }
 
 /// `80`, `80/udp`, `8000-8010/tcp`.
@@ -239,12 +244,13 @@ mod tests {
         let mut config = json!({ "Env": ["PATH=/bin", "A=1"], "WorkingDir": "/srv" });
         let config = config.as_object_mut().unwrap();
         for text in [
-            r#"env A="2 3" B=4"#,
+            r#"env A="2 3" B=4 C=$A-${D:-d}"#,
+            "ENV PATH=/sbin:$PATH",
             "EXPOSE 80 90-91/udp",
             "LABEL one.two='x y'",
             "ONBUILD RUN true",
-            "user 5:6",
-            "VOLUME /data /more",
+            "user 5:$B",
+            "VOLUME /data '/more'",
             "WORKDIR www",
             "CMD echo $A",
             r#"ENTRYPOINT ["/init", "-q"]"#,
@@ -252,18 +258,20 @@ mod tests {
             Instruction::parse(text).unwrap().apply(config);
         }
         let expected = json!({
-            "Env": ["PATH=/bin", "A=2 3", "B=4"],
+            "Env": ["PATH=/sbin:/bin", "A=2 3", "B=4", "C=1-d"],
             "ExposedPorts": { "80/tcp": {}, "90/udp": {}, "91/udp": {} },
             "Labels": { "one.two": "x y" },
             "OnBuild": ["RUN true"],
-            "User": "5:6",
+            "User": "5:4",
             "Volumes": { "/data": {}, "/more": {} },
             "WorkingDir": "/srv/www",
             "Cmd": ["/bin/sh", "-c", "echo $A"],
             "Entrypoint": ["/init", "-q"],
         });
         assert_eq!(*config, *expected.as_object().unwrap());
-        for wrong in ["RUN x", "ENV", "ENV A", "EXPOSE x", "EXPOSE 9-8", "ENV A='x", ""] {
+        let wrong = ["RUN x", "ENV", "ENV A", "EXPOSE x", "EXPOSE 9-8", "ENV A='x", ""];
+        let more = ["ONBUILD FROM x", "ONBUILD onbuild RUN x", "VOLUME ''", "CMD [1, 2]"];
+        for wrong in wrong.into_iter().chain(more).chain(["ENV A=${", "USER ${A?}"]) {
             assert!(Instruction::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -13,6 +13,7 @@ pub mod platform;
 pub mod reference;
 pub mod remote;
 pub mod timestamp;
+mod word;
 
 pub use config::ImageConfig;
 pub use derive::Derivation;

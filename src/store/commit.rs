@@ -162,9 +162,12 @@ impl Store {
     }
 }
 
-/// The command that the container was made for, then what the user wants changed.
+/// The command that the container was made for, then what the user wants changed. That command was
+/// meant for the entrypoint that the container has.
 fn changes_of(container: &Container, asked: &[Instruction]) -> Vec<Instruction> {
+    let is_entrypoint = |change: &Instruction| matches!(change, Instruction::Entrypoint(_));
     let command = Some(container.command.clone()).filter(|command| !command.is_empty());
+    let command = command.filter(|_| !asked.iter().any(is_entrypoint));
     let command = command.map(|words| Instruction::Cmd(Command::Exec(words)));
     command.into_iter().chain(asked.iter().cloned()).collect()
 }
