@@ -138,7 +138,7 @@ const IMAGES: &[Row] = &[
     ("plyfs import none.tar", "cannot open none.tar: no such file or directory"),
     ("plyfs import --change FOO=1 junk.tar", "option --change: \"FOO=1\" has no argument"),
     ("sh -c echo~9~>store/format", ""),
-    ("plyfs images", "$DIR/store/format: format 9, this version of plyfs knows 2; use a newer one"),
+    ("plyfs images", "$DIR/store/format: format 9, this version of plyfs knows 3; use a newer one"),
     ("sh -c echo~junk~>store/format", ""),
     ("plyfs images", "$DIR/store/format: not a store's format number"),
 ];

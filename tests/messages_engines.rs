@@ -81,7 +81,7 @@ const SNAPSHOTTER: &[Row] = &[
     ("sh -c echo~9~>store/format", ""),
     (
         "plyfs snapshotter --address s",
-        "$DIR/store/format: format 9, this version of plyfs knows 2; use a newer one",
+        "$DIR/store/format: format 9, this version of plyfs knows 3; use a newer one",
     ),
 ];
 
