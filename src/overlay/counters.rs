@@ -108,6 +108,9 @@ pub struct Figures {
     pub implied_files: u64,
     /// Descriptors of directories that are kept open now.
     pub directory_descriptors: u64,
+    /// Directories whose merged entries are kept now.
+    #[serde(default)]
+    pub kept_listings: u64,
     /// Copy-ups.
     pub copy_ups: CopyUpFigures,
     /// Lookups: in a merged listing that is kept, or layer by layer.
@@ -130,6 +133,7 @@ impl Overlay {
             open_files: self.handles.len(),
             implied_files: self.implied.len() as u64,
             directory_descriptors,
+            kept_listings: self.listings.len(),
             copy_ups: CopyUpFigures {
                 files: counters.copied_files.get(),
                 attributes: counters.copied_attributes.get(),

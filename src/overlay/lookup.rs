@@ -130,7 +130,7 @@ impl Overlay {
         let id = node.id;
         // A reference of ours would keep it.
         drop(node);
-        self.nodes.forget(id, 1);
+        self.listings.forget(&self.nodes.forget(id, 1));
     }
 
     /// For a directory whose lower part a directory elsewhere has, too (somebody copied a

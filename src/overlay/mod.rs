@@ -275,7 +275,7 @@ impl Overlay {
     /// Takes back `count` lookups of a node.
     pub fn forget(&self, node: NodeId, count: u64) {
         self.implied.forget(node);
-        self.nodes.forget(node, count);
+        self.listings.forget(&self.nodes.forget(node, count));
         if self.nodes.has_shrunk() {
             self.nodes.shrink();
             crate::sys::process::return_free_memory();

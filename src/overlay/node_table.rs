@@ -251,28 +251,27 @@ impl NodeTable {
     }
 
     /// Takes back `count` lookups; a node without any, whose name no child needs, goes. A
-    /// number that is not known is left alone: a FORGET may be repeated.
-    pub fn forget(&self, id: NodeId, count: u64) {
+    /// number that is not known is left alone: a FORGET may be repeated. Returns what went.
+    pub fn forget(&self, id: NodeId, count: u64) -> Vec<Arc<Node>> {
         if id != NodeId::ROOT && self.get(id).is_ok_and(|node| node.forget_lookups(count)) {
-            self.collect(id);
+            return self.collect(id);
         }
+        Vec::new()
     }
 
     /// Ends a reference that no request of the kernel answers for: if the last lookup was taken
-    /// back meanwhile, the node was left where it is for its sake.
-    pub fn let_go(&self, node: Arc<Node>) {
+    /// back meanwhile, the node was left where it is for its sake. Returns what went.
+    pub fn let_go(&self, node: Arc<Node>) -> Vec<Arc<Node>> {
         let id = node.id;
         drop(node);
-        if id != NodeId::ROOT {
-            self.collect(id);
-        }
+        if id == NodeId::ROOT { Vec::new() } else { self.collect(id) }
     }
 
     /// Removes the node if nothing refers to it, and then its parents likewise. One thread at a
     /// time: of two that refer to a directory, as what they remove lies in it or is it, each would
     /// leave it to the other.
-    fn collect(&self, id: NodeId) {
-        // Dropped after the lock: descriptors are closed by that.
+    fn collect(&self, id: NodeId) -> Vec<Arc<Node>> {
+        // Dropped by the caller, after the lock: descriptors are closed by that.
         let mut gone = Vec::new();
         let _alone = self.collecting.lock();
         let mut pending: Vec<_> = self.get(id).into_iter().collect();
@@ -287,6 +286,7 @@ impl NodeTable {
             gone.push(node);
             pending.extend(names.into_iter().map(|alias| alias.parent).chain(successor));
         }
+        gone
     }
 
     /// Takes `node` out of the table if the kernel holds no lookup of it and no child names it

@@ -66,6 +66,22 @@ impl ListingBudget {
         }
         gone
     }
+
+    /// Counts the listings of directories that nobody knows any more no longer: they would push
+    /// out those that are in use, and hold memory of their nodes.
+    pub(super) fn forget(&self, gone: &[Arc<Node>]) {
+        for node in gone.iter().filter(|node| node.dir.is_some()) {
+            let mut kept = self.kept.lock();
+            if let Some((_, count)) = kept.listings.pop(&node.id) {
+                kept.total = kept.total.saturating_sub(count);
+            }
+        }
+    }
+
+    /// How many are counted.
+    pub(super) fn len(&self) -> u64 {
+        self.kept.lock().listings.len() as u64
+    }
 }
 
 /// Which entries of a directory come with their attributes.
@@ -217,7 +233,7 @@ impl Overlay {
             if let Some(dir) = &old.dir {
                 *dir.listing.write() = None;
             }
-            self.nodes.let_go(old);
+            self.listings.forget(&self.nodes.let_go(old));
         }
     }
 
