@@ -30,7 +30,7 @@ fn asked() -> i32 {
 }
 
 fn times(mount: &Path) -> u64 {
-    Control::open(mount).unwrap().snapshot().unwrap().wakeful
+    Control::open(mount).unwrap().snapshot().unwrap().kept_awake
 }
 
 /// Makes requests one after the other until `enough`, or for so long.

@@ -124,7 +124,7 @@ impl Adapter {
             log: log::filter(),
             threads: self.board.threads(),
             panics: self.board.panics(),
-            wakeful: self.wakeful.times(),
+            kept_awake: self.wakeful.times(),
             requests: self.board.requests(),
             passthrough: self.passthrough.figures(),
             overlay: self.overlay.figures(),

@@ -196,7 +196,7 @@ mod tests {
             log: "warn".to_owned(),
             threads: 1,
             panics: 0,
-            wakeful: 0,
+            kept_awake: 0,
             requests: Vec::new(),
             passthrough: crate::fuse::stats::Passthrough::default(),
             overlay: crate::overlay::counters::Figures::default(),

@@ -87,6 +87,7 @@ impl Session {
             }
         };
         super::read_ahead::widen(mountpoint);
+        // Opened while we may still.
         let wakeful = Wakeful::new(options.cpu_latency);
         if let Err(errno) = give_up_rights(&point) {
             tracing::warn!(%errno, "the daemon keeps all its rights");

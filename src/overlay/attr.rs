@@ -167,8 +167,9 @@ impl Overlay {
     /// would go on to run the file as its owner.
     pub fn end_privileges(&self, file: FileRef) -> FsResult<bool> {
         let handle = self.to_write(file)?;
-        // What has no xattrs has no capabilities: one call less for each write.
-        let capable = !self.has_no_xattrs(&handle.node)?;
+        // What is known to have no xattrs has no capabilities: one call less for each write. The
+        // kernel asked for them before the first, so that it is known where there are none.
+        let capable = !handle.node.has_no_xattrs();
         self.killed_privileges(&*self.current_file(&handle)?, capable)
     }
 

@@ -47,7 +47,7 @@ impl Overlay {
 
     /// Whether a node has no xattr at all that users see. Asked of the layer until it is so
     /// once, because the kernel keeps no xattrs and asks for each one of each file anew.
-    pub(super) fn has_no_xattrs(&self, node: &Arc<Node>) -> FsResult<bool> {
+    fn has_no_xattrs(&self, node: &Arc<Node>) -> FsResult<bool> {
         if node.has_no_xattrs() {
             return Ok(true);
         }

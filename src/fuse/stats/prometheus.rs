@@ -69,7 +69,7 @@ impl Page<'_> {
             }
         }
         let help = "How often processors were kept awake for a time.";
-        self.one("kept_awake_total", "counter", help, |s| s.wakeful as f64);
+        self.one("kept_awake_total", "counter", help, |s| s.kept_awake as f64);
         self.one("panics_total", "counter", "Requests that ended in a panic.", |s| s.panics as f64);
     }
 

@@ -27,7 +27,7 @@ pub struct Snapshot {
     pub panics: u64,
     /// How often processors were kept awake for a time, because requests came one after the other.
     #[serde(default)]
-    pub wakeful: u64,
+    pub kept_awake: u64,
     /// Requests by kind; kinds that never came are left out.
     pub requests: Vec<RequestKind>,
     /// Which open files the kernel serves by itself.

@@ -28,8 +28,8 @@ impl Snapshot {
                 process.descriptor_limit,
             ));
         }
-        if self.wakeful > 0 {
-            lines.push(format!("processors   kept awake {} times", self.wakeful));
+        if self.kept_awake > 0 {
+            lines.push(format!("processors   kept awake {} times", self.kept_awake));
         }
         if self.panics > 0 {
             lines.push(format!("panics       {} (each is a bug: please report it)", self.panics));
