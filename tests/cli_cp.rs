@@ -6,10 +6,11 @@ mod shell;
 mod support;
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use shell::Shell;
 
@@ -182,7 +183,7 @@ fn archives_go_through_dash() {
     let mut wicked = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(0);
-    wicked.append_data(&mut header, ".wh.hosts", std::io::empty()).unwrap();
+    wicked.append_data(&mut header, ".wh.hosts", io::empty()).unwrap();
     let (done, said) = feed("box:/etc", &wicked.into_inner().unwrap());
     assert!(!done && said.contains("whiteouts"), "{said}");
 }
@@ -249,6 +250,48 @@ fn a_symlink_that_is_the_destination_stays() {
     it.cp("box:/work/file", "link");
     assert!(it.dir.join("link").is_symlink());
     assert_eq!(fs::read_to_string(it.dir.join("there")).unwrap(), "other");
+}
+
+/// Whoever ends a `cp` that hangs, or the kernel for want of memory, leaves no mount behind.
+#[test]
+fn a_killed_cp_leaves_nothing_mounted() {
+    let Some(it) = boxed() else { return };
+    let mut child = it.command(&["cp", "-", "box:/srv"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut archive = tar::Builder::new(child.stdin.take().unwrap());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(1 << 20);
+    archive.append_data(&mut header, "whole", io::repeat(b'x').take(1 << 20)).unwrap();
+    // It waits for the rest of this one.
+    header.set_path("half").unwrap();
+    header.set_cksum();
+    archive.get_mut().write_all(header.as_bytes()).unwrap();
+    archive.get_mut().write_all(&[b'x'; 512]).unwrap();
+    let mounted = it.shell.dir.path().join("root/containers");
+    let is_mounted = || {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts.contains(mounted.to_str().unwrap())
+    };
+    eventually("it mounts the container", is_mounted);
+    eventually("it is in the midst", || it.shell.ok(&["diff", "box"]).contains("/srv/whole"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("the daemon unmounts and ends", || {
+        it.shell.json(&["inspect", "box"])[0]["State"]["Status"] == "unmounted"
+    });
+    assert!(!is_mounted());
+    assert_eq!(it.shell.ok(&["check"]), "");
+    assert_eq!(it.read("srv/whole").len(), 1 << 20);
+    it.cp("file", "box:/srv/half");
+    assert_eq!(it.read("srv/half"), "content");
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// One name in a container must not take a whole directory of this machine away, nor the other

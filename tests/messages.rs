@@ -65,6 +65,10 @@ const OPTIONS: &[Row] = &[
         "fuse-plyfs -o lowerdir=lower,passthrough=maybe mnt",
         "option passthrough: must be auto, off or all, not \"maybe\"",
     ),
+    (
+        "fuse-plyfs -o lowerdir=lower,join,until_stdin_ends mnt",
+        "option until_stdin_ends: cannot be together with join, whose mount goes on",
+    ),
     ("fuse-plyfs -o lowerdir=lower,stats_socket= mnt", "option stats_socket: needs a value"),
     (
         "fuse-plyfs -o lowerdir=lower,log_level=loud mnt",

@@ -31,6 +31,7 @@ Options:
   log_level=LEVEL           error, warn, info, debug or trace, else PLYFS_LOG says it
   stats_socket=PATH         unix socket with statistics as Prometheus text
   join                      where a mount of the same source has the upper already, bind that one
+  until_stdin_ends          unmount when standard input ends, as where who holds a pipe to it dies
   fsname=NAME, subtype=NAME, allow_other, allow_root, context=LABEL
 
 In paths, write \\, for a comma, \\: for a colon and \\\\ for a backslash.

@@ -1,7 +1,8 @@
 //! A mount as a process of its own: in the foreground or the background, ended by signals.
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::session::Session;
+use super::session::{Session, Stopper};
 use super::stats::Socket;
 use super::{join, log, mount};
 use crate::error::{Errno, Error, Result};
@@ -97,7 +98,12 @@ fn serve_overlay(
         let observer = observer.clone();
         socket.serve(move || observer.snapshot())
     });
-    if let Err(error) = answered.and_then(|()| ready()) {
+    let attended = || match options.mount.until_stdin_ends {
+        true => stop_with_stdin(session.stopper()),
+        false => Ok(()),
+    };
+    // Going to the background takes standard input away.
+    if let Err(error) = answered.and_then(|()| attended()).and_then(|()| ready()) {
         // Served all the same, to its end: that is how it is unmounted.
         stopper.stop();
         return session.serve().and(Err(error));
@@ -123,6 +129,21 @@ fn serve_overlay(
         Err(error) => tracing::warn!("signals are not handled: {error}"),
     }
     served
+}
+
+/// Stops the session when standard input ends: a pipe, whose other end the kernel closes when the
+/// process that has it ends in whatever way.
+fn stop_with_stdin(stopper: Stopper) -> Result<()> {
+    let failed = |error: io::Error| Error::Refused(format!("cannot watch standard input: {error}"));
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
+    let watch = move || {
+        match io::copy(&mut input, &mut io::sink()) {
+            Ok(_) => tracing::info!("standard input ended: unmounting"),
+            Err(error) => tracing::warn!("standard input failed, unmounting: {error}"),
+        }
+        stopper.stop();
+    };
+    std::thread::Builder::new().name("stdin".into()).spawn(watch).map(drop).map_err(failed)
 }
 
 /// Mounts and leaves a process in the background that serves. Returns when the mount answers.
@@ -151,7 +172,7 @@ const READY: &[u8] = b"\0ready";
 
 fn wait_until_ready(reader: OwnedFd, child: process::Child, mountpoint: &Path) -> Result<()> {
     let mut said = Vec::new();
-    std::fs::File::from(reader)
+    File::from(reader)
         .read_to_end(&mut said)
         .map_err(|error| Error::std_io("mount on", mountpoint, &error))?;
     if said == READY {
@@ -171,7 +192,7 @@ fn wait_until_ready(reader: OwnedFd, child: process::Child, mountpoint: &Path) -
 
 /// Serves as the child of [`start`]; returns the exit code.
 fn run_in_background(options: &Options, mountpoint: &Path, writer: OwnedFd) -> i32 {
-    let mut waiting = Some(std::fs::File::from(writer));
+    let mut waiting = Some(File::from(writer));
     let served = serve(options, mountpoint, || {
         process::detach().map_err(|errno| Error::io("detach from", mountpoint, errno))?;
         log::leave_terminal();
@@ -188,7 +209,7 @@ fn run_in_background(options: &Options, mountpoint: &Path, writer: OwnedFd) -> i
 }
 
 /// Writes to the parent, once: the end of the pipe is the end of the message.
-fn tell(waiting: &mut Option<std::fs::File>, message: &[u8]) {
+fn tell(waiting: &mut Option<File>, message: &[u8]) {
     if let Some(mut pipe) = waiting.take()
         && let Err(error) = pipe.write_all(message)
     {

@@ -119,6 +119,8 @@ pub struct MountOptions {
     pub subtype: Option<String>,
     /// Where the upper is mounted already, by a mount of the same source, that one is bound here.
     pub join: bool,
+    /// The mount ends when standard input does: when whoever wanted it is gone.
+    pub until_stdin_ends: bool,
     /// Other users may enter; `None` where it was not said.
     pub allow_other: Option<bool>,
     /// Root may enter.

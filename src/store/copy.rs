@@ -15,8 +15,7 @@ use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::{AsRawFd, OFlags, OwnedFd, beneath, creds, file, node, stat};
 
 use super::Store;
-use super::containers::{State, in_use};
-use super::mount::MountDriver;
+use super::containers::in_use;
 
 /// One end of a copy.
 #[derive(Debug)]
@@ -120,18 +119,14 @@ impl Store {
         work: &mut dyn FnMut(&Path) -> Result<()>,
     ) -> Result<()> {
         let container = self.container(text)?;
-        match self.state(&container)? {
-            State::Mounted(places) => match places.first() {
-                Some(place) => work(place),
-                None => Err(in_use(&container, "mounted in another mount namespace, copy there")),
-            },
-            State::Unmounted | State::Busy => {
-                let place = self.mount(&container.id.hex(), None, MountDriver::Fuse(daemon))?;
-                let outcome = work(&place);
-                self.umount_container(&container)?;
-                outcome
-            }
+        let Some(mounted) = self.mount_meanwhile(&container, daemon)? else {
+            return Err(in_use(&container, "mounted in another mount namespace, copy there"));
+        };
+        let outcome = work(&mounted.place);
+        if mounted.is_ours() {
+            self.umount_container(&container)?;
         }
+        outcome
     }
 }
 

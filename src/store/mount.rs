@@ -1,6 +1,7 @@
 //! `mount`: hands a container to the daemon.
 
 use std::ffi::OsString;
+use std::io::{self, PipeReader, PipeWriter};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -19,6 +20,26 @@ pub enum MountDriver<'a> {
     Kernel,
     /// The kernel's overlayfs where it lacks nothing that the container uses, else the daemon.
     Auto(&'a Path),
+}
+
+/// Where a container is mounted for as long as a command needs it.
+#[derive(Debug)]
+pub(super) struct Meanwhile {
+    pub(super) place: PathBuf,
+    /// The daemon unmounts when the kernel closes this: when this process ends, be it by SIGKILL.
+    /// Nothing where the container was mounted before.
+    held: Option<PipeWriter>,
+}
+
+impl Meanwhile {
+    fn mounted_before(places: Vec<PathBuf>) -> Option<Meanwhile> {
+        places.into_iter().next().map(|place| Meanwhile { place, held: None })
+    }
+
+    /// Whether the mount was made by this command, which has to take it away.
+    pub(super) fn is_ours(&self) -> bool {
+        self.held.is_some()
+    }
 }
 
 impl Store {
@@ -48,7 +69,7 @@ impl Store {
         }
         let target = wanted.unwrap_or_else(|| self.default_mount_point(&container));
         match driver {
-            MountDriver::Fuse(daemon) => self.run_daemon(&container, &target, daemon)?,
+            MountDriver::Fuse(daemon) => self.run_daemon(&container, &target, daemon, None)?,
             MountDriver::Kernel => {
                 self.refuse_wrong_by_kernel(&container)?;
                 self.mount_by_kernel(&container, &target)?;
@@ -56,6 +77,28 @@ impl Store {
             MountDriver::Auto(daemon) => self.mount_by_either(&container, &target, daemon)?,
         }
         Ok(target)
+    }
+
+    /// Mounts the container on its own directory until this process ends; `None` as the place
+    /// where it is mounted out of reach.
+    pub(super) fn mount_meanwhile(
+        &self,
+        container: &Container,
+        daemon: &Path,
+    ) -> Result<Option<Meanwhile>> {
+        if let State::Mounted(places) = self.state(container)? {
+            return Ok(Meanwhile::mounted_before(places));
+        }
+        let held = self.hold(container, Hold::Exclusive)?;
+        // Another command may have mounted it just now.
+        if let State::Mounted(places) = self.state_held(container, &held)? {
+            return Ok(Meanwhile::mounted_before(places));
+        }
+        let failed = |error: io::Error| Error::std_io("make", "a pipe", &error);
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        let place = self.default_mount_point(container);
+        self.run_daemon(container, &place, daemon, Some(reader))?;
+        Ok(Some(Meanwhile { place, held: Some(writer) }))
     }
 
     fn mount_by_either(&self, container: &Container, target: &Path, daemon: &Path) -> Result<()> {
@@ -66,18 +109,29 @@ impl Store {
                 Err(error) => tracing::info!(%error, "the kernel refuses, the daemon mounts it"),
             },
         }
-        self.run_daemon(container, target, daemon)
+        self.run_daemon(container, target, daemon, None)
     }
 
-    fn run_daemon(&self, container: &Container, target: &Path, daemon: &Path) -> Result<()> {
+    /// Starts the daemon; with a pipe it ends when that does.
+    fn run_daemon(
+        &self,
+        container: &Container,
+        target: &Path,
+        daemon: &Path,
+        until: Option<PipeReader>,
+    ) -> Result<()> {
+        let mut options = self.mount_options(container);
+        if until.is_some() {
+            options.push(",until_stdin_ends");
+        }
         let output = Command::new(daemon)
             .arg(mount_source(&container.id))
             .arg(target)
             .arg("-o")
-            .arg(self.mount_options(container))
+            .arg(options)
             // The options name everything relative to here.
             .current_dir(self.layout.root())
-            .stdin(Stdio::null())
+            .stdin(until.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .output()

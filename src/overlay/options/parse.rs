@@ -177,6 +177,7 @@ impl Options {
             "fsname" => mount.fsname = Some(given.text()?),
             "subtype" => mount.subtype = Some(given.text()?),
             "join" => mount.join = given.switch()?,
+            "until_stdin_ends" => mount.until_stdin_ends = given.switch()?,
             "allow_other" => mount.allow_other = Some(true),
             "allow_root" => mount.allow_root = true,
             "context" => mount.context = Some(given.text()?),
@@ -206,6 +207,12 @@ impl Options {
             // Without an upper nothing is prepared anywhere.
             (None, _) => None,
         };
+        if self.mount.join && self.mount.until_stdin_ends {
+            return Err(Error::option(
+                "until_stdin_ends",
+                "cannot be together with join, whose mount goes on",
+            ));
+        }
         self.read_only |= self.upper.is_none();
         Ok(self)
     }
