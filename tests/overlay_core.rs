@@ -15,7 +15,7 @@ use std::path::Path;
 
 use plyfs::error::Errno;
 use plyfs::overlay::options::UpperOption;
-use plyfs::overlay::{Caller, Entry, NodeId, Options, Overlay, SetAttr, With, WriteMode};
+use plyfs::overlay::{Caller, Entry, NodeId, Options, Overlay, SetAttr, With};
 use plyfs::sys::{OFlags, RenameFlags};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
@@ -112,7 +112,7 @@ fn a_write_copies_up_and_an_old_reader_sees_it() {
     let low = walk(&fs, "d/low").unwrap();
     let reader = fs.open(low.node, OFlags::RDONLY, false).unwrap();
     let writer = fs.open(low.node, OFlags::RDWR, false).unwrap();
-    assert_eq!(fs.write(writer.handle.into(), 0, b"ONLY", WriteMode::PLAIN).unwrap(), 4);
+    assert_eq!(fs.write(writer.handle.into(), 0, b"ONLY", OFlags::empty()).unwrap(), 4);
     let mut buffer = [0; 7];
     assert_eq!(fs.read(reader.handle.into(), 0, &mut buffer).unwrap(), 7);
     assert_eq!(&buffer, b"ONLY l2");
@@ -123,6 +123,24 @@ fn a_write_copies_up_and_an_old_reader_sees_it() {
     drop(fs);
     let again = stack.open();
     assert_eq!(walk(&again, "d/low").unwrap().stat.ino, low.stat.ino);
+}
+
+/// The kernel is told of another mode where there is one: each such message makes it ask again.
+#[test]
+fn who_cuts_a_file_off_ends_its_privileges_once() {
+    let stack = Stack::new();
+    let fs = stack.open();
+    let low = walk(&fs, "d/low").unwrap();
+    fs.setattr(&ROOT, low.node, None, &SetAttr { mode: Some(0o104_755), ..SetAttr::default() })
+        .unwrap();
+    let cut_off = |by_another| {
+        let opened = fs.open(low.node, OFlags::WRONLY | OFlags::TRUNC, by_another).unwrap();
+        fs.release(opened.handle);
+        (opened.mode_changed, fs.getattr(low.node, None).unwrap().mode)
+    };
+    assert_eq!(cut_off(false), (false, 0o104_755));
+    assert_eq!(cut_off(true), (true, 0o100_755));
+    assert_eq!(cut_off(true), (false, 0o100_755));
 }
 
 #[test]
@@ -196,7 +214,7 @@ fn names_of_a_lower_hard_link_stay_together_over_a_remount() {
     let low = walk(&fs, "d/low").unwrap();
     assert_eq!(low.stat.nlink, 2);
     let writer = fs.open(low.node, OFlags::WRONLY, false).unwrap();
-    fs.write(writer.handle.into(), 0, b"BOTH", WriteMode::PLAIN).unwrap();
+    fs.write(writer.handle.into(), 0, b"BOTH", OFlags::empty()).unwrap();
     assert_eq!(content(&fs, "d/other"), "BOTH l2");
     drop(fs);
 
@@ -238,7 +256,7 @@ fn a_change_of_attributes_of_a_large_file_copies_no_data() {
     assert_eq!(moved.stat.ino, file.stat.ino);
     let reader = fs.open(moved.node, OFlags::RDONLY, false).unwrap();
     let writer = fs.open(moved.node, OFlags::RDWR, false).unwrap();
-    fs.write(writer.handle.into(), 1, b"Y", WriteMode::PLAIN).unwrap();
+    fs.write(writer.handle.into(), 1, b"Y", OFlags::empty()).unwrap();
     let mut buffer = [0; 3];
     fs.read(reader.handle.into(), 0, &mut buffer).unwrap();
     assert_eq!(&buffer, b"xYx");

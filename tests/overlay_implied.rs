@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 
 use parking_lot::{Mutex, MutexGuard};
 use plyfs::overlay::options::UpperOption;
-use plyfs::overlay::{Entry, FileRef, NodeId, Options, Overlay, WriteMode};
+use plyfs::overlay::{Entry, FileRef, NodeId, Options, Overlay};
 use plyfs::sys::{OFlags, fault};
 use support::Scene;
 
@@ -45,14 +45,14 @@ fn a_write_that_is_to_be_durable_is_synced() {
         let opened = fs.open(node, OFlags::WRONLY, false).unwrap();
         let durable = fs.open(node, OFlags::WRONLY | OFlags::DSYNC, false).unwrap();
         for file in [opened.handle.into(), FileRef::Of(node)] {
-            let write = |mode| steps(|| assert_eq!(fs.write(file, 0, b"x", mode).unwrap(), 1));
-            let plain = write(WriteMode::PLAIN);
+            let write = |sync| steps(|| assert_eq!(fs.write(file, 0, b"x", sync).unwrap(), 1));
+            let plain = write(OFlags::empty());
             for sync in [OFlags::DSYNC, OFlags::SYNC] {
-                assert_eq!(write(WriteMode { sync, ..WriteMode::PLAIN }), plain + 1, "{name}");
+                assert_eq!(write(sync), plain + 1, "{name}");
             }
         }
-        let mode = WriteMode { sync: OFlags::DSYNC, ..WriteMode::PLAIN };
-        let written = steps(|| assert_eq!(fs.write(durable.handle.into(), 0, b"x", mode), Ok(1)));
+        let sync = OFlags::DSYNC;
+        let written = steps(|| assert_eq!(fs.write(durable.handle.into(), 0, b"x", sync), Ok(1)));
         assert_eq!(written, 1, "its descriptor does it");
         fs.release(opened.handle);
         fs.release(durable.handle);
@@ -73,13 +73,13 @@ fn content_is_served_by_the_node_alone() {
     };
     assert_eq!(read(), "lower");
     assert!(!scene.upper.join("f").exists());
-    assert_eq!(fs.write(file, 0, b"UP", WriteMode::PLAIN), Ok(2));
+    assert_eq!(fs.write(file, 0, b"UP", OFlags::empty()), Ok(2));
     assert_eq!(read(), "UPwer");
     assert_eq!(std::fs::read(scene.lowers[0].join("f")).unwrap(), b"lower");
 
     // Without its last name it goes on, and is held no longer than the kernel knows it.
     fs.unlink(NodeId::ROOT, OsStr::new("f")).unwrap();
-    assert_eq!(fs.write(file, 2, b"PER", WriteMode::PLAIN), Ok(3));
+    assert_eq!(fs.write(file, 2, b"PER", OFlags::empty()), Ok(3));
     assert_eq!(read(), "UPPER");
     assert_eq!(fs.figures().implied_files, 1);
     fs.forget(entry.node, 1);
@@ -89,7 +89,7 @@ fn content_is_served_by_the_node_alone() {
     let entry = lookup(&fs, "g");
     let file = FileRef::Of(entry.node);
     fs.unlink(NodeId::ROOT, OsStr::new("g")).unwrap();
-    assert_eq!(fs.write(file, 0, b"UPPER", WriteMode::PLAIN), Ok(5));
+    assert_eq!(fs.write(file, 0, b"UPPER", OFlags::empty()), Ok(5));
     assert_eq!(std::fs::read(scene.lowers[0].join("g")).unwrap(), b"lower");
     fs.forget(entry.node, 1);
     assert_eq!(fs.live_nodes(), 1);

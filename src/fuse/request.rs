@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 use self::decode::Body;
 use super::abi::{self, InHeader, opcode};
 use crate::error::FsResult;
-use crate::overlay::{Caller, FileRef, HandleId, NodeId, SetAttr, WriteMode};
+use crate::overlay::{Caller, FileRef, HandleId, NodeId, SetAttr};
 use crate::sys::{OFlags, RenameFlags};
 
 /// One request of the kernel.
@@ -111,7 +111,8 @@ pub(crate) enum Operation<'a> {
         file: FileRef,
         offset: u64,
         data: &'a [u8],
-        mode: WriteMode,
+        sync: OFlags,
+        kill_suidgid: bool,
     },
     FSync {
         handle: Option<HandleId>,

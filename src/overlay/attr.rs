@@ -141,13 +141,13 @@ impl Overlay {
             None => Arc::new(self.at(node, |at| at.open(OFlags::WRONLY | OFlags::NONBLOCK))?),
         };
         file::truncate(&file, size)?;
-        if kill { self.kill_privileges(&file) } else { Ok(()) }
+        if kill { self.kill_privileges(&file).map(drop) } else { Ok(()) }
     }
 
     /// Takes suid, sgid (of an executable) and file capabilities away, as a write by somebody
-    /// who may not keep them does.
-    pub(super) fn kill_privileges(&self, file: &OwnedFd) -> FsResult<()> {
-        self.killed_privileges(file, true).map(drop)
+    /// who may not keep them does. Returns whether the mode is another now.
+    pub(super) fn kill_privileges(&self, file: &OwnedFd) -> FsResult<bool> {
+        self.killed_privileges(file, true)
     }
 
     /// As the kernel's own filesystems do it before `caller` changes the content of an open file by

@@ -11,7 +11,7 @@ use super::implied::NOBODY;
 use super::node::Node;
 use super::place::At;
 use super::stage::open_lower;
-use super::{FileRef, HandleId, NodeId, Opened, Overlay, WriteMode};
+use super::{FileRef, HandleId, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, node};
 
@@ -41,11 +41,10 @@ impl Overlay {
             // What is then written is as durable as the file's place is.
             self.sync_file(&node, &file, true)?;
         }
-        if truncates && kill_suidgid {
-            self.kill_privileges(&file)?;
-        }
+        let mode_changed = truncates && kill_suidgid && self.kill_privileges(&file)?;
         let mode = node.mode();
-        self.handles.insert(node, Arc::new(file), flags, upper, mode)
+        let opened = self.handles.insert(node, Arc::new(file), flags, upper, mode)?;
+        Ok(Opened { mode_changed, ..opened })
     }
 
     /// Opens the file where it lies now; tells whether that is the upper.
@@ -110,24 +109,16 @@ impl Overlay {
         file::read_at(file, buffer.get_mut(..length).unwrap_or_default(), offset)
     }
 
-    /// Writes at `offset`.
-    pub fn write(
-        &self,
-        named: FileRef,
-        offset: u64,
-        data: &[u8],
-        mode: WriteMode,
-    ) -> FsResult<usize> {
+    /// Writes at `offset`; what privileges that ends, [`Overlay::end_privileges`] has ended before.
+    /// `sync`: with `DSYNC` the data is durable when the write returns, with `SYNC` all of the file.
+    pub fn write(&self, named: FileRef, offset: u64, data: &[u8], sync: OFlags) -> FsResult<usize> {
         let handle = self.to_write(named)?;
         let file = self.current_file(&handle)?;
-        if mode.kill_suidgid {
-            self.kill_privileges(&file)?;
-        }
         let written = file::write_at(&file, data, offset)?;
         // One write alone may be durable (RWF_DSYNC), and a node's own descriptor knows nothing
         // of the flags with which it is open elsewhere.
-        if mode.sync.intersects(OFlags::DSYNC | OFlags::SYNC) && !handle.synchronous {
-            let synced = self.sync_file(&handle.node, &file, !mode.sync.contains(OFlags::SYNC));
+        if sync.intersects(OFlags::DSYNC | OFlags::SYNC) && !handle.synchronous {
+            let synced = self.sync_file(&handle.node, &file, !sync.contains(OFlags::SYNC));
             match named {
                 FileRef::Opened(_) => synced?,
                 FileRef::Of(node) => self.implied.tell(node, NOBODY, synced)?,

@@ -93,7 +93,15 @@ impl HandleTable {
         let untouched = !writable && !upper && !handle.node.is_upper();
         let program = untouched && is_program(&handle.node, &file, mode);
         self.shard(id)?.lock().insert(id, Arc::new(handle));
-        Ok(Opened { handle: HandleId(id), file, upper, program, writable, mode })
+        Ok(Opened {
+            handle: HandleId(id),
+            file,
+            upper,
+            program,
+            writable,
+            mode,
+            mode_changed: false,
+        })
     }
 
     /// The open file of a number.

@@ -29,7 +29,7 @@ use crate::error::{Errno, FsResult};
 use crate::layer::ids::IdMap;
 use crate::layer::{Layer, LayerIndex, Namespace, Upper};
 use crate::sys::stat::{Stat, Time};
-use crate::sys::{OFlags, OwnedFd, StatVfs};
+use crate::sys::{OwnedFd, StatVfs};
 
 mod attr;
 mod copy_up;
@@ -114,20 +114,6 @@ impl From<HandleId> for FileRef {
     }
 }
 
-/// What a write brings about beside its data.
-#[derive(Debug, Clone, Copy)]
-pub struct WriteMode {
-    /// The writer may not keep suid, sgid and file capabilities.
-    pub kill_suidgid: bool,
-    /// `DSYNC`: the data is to be durable when the write returns; `SYNC`: all of the file.
-    pub sync: OFlags,
-}
-
-impl WriteMode {
-    /// A write and no more.
-    pub const PLAIN: WriteMode = WriteMode { kill_suidgid: false, sync: OFlags::empty() };
-}
-
 /// On whose behalf something is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -164,6 +150,8 @@ pub struct Opened {
     pub writable: bool,
     /// The file's mode.
     pub mode: u32,
+    /// Whether opening it took privileges away: the mode that the kernel keeps is no longer so.
+    pub mode_changed: bool,
 }
 
 /// A time to set.

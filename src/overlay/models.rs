@@ -16,7 +16,7 @@
 mod world;
 
 use self::world::{ROOT, World, content, explore, n, names, on, write};
-use super::{NodeId, Overlay, SetAttr, WriteMode};
+use super::{NodeId, Overlay, SetAttr};
 use crate::error::Errno;
 use crate::sys::xattr::XattrFlags;
 use crate::sys::{OFlags, RenameFlags};
@@ -132,7 +132,7 @@ fn a_file_that_is_removed_while_it_is_copied_up_stays_removed() {
         let writer = world.spawn(|fs| {
             on(fs, "f", |node| {
                 let opened = fs.open(node, OFlags::RDWR, false)?;
-                fs.write(opened.handle.into(), 0, b"ABOVE", WriteMode::PLAIN)?;
+                fs.write(opened.handle.into(), 0, b"ABOVE", OFlags::empty())?;
                 let mut buffer = [0; 8];
                 assert_eq!(fs.read(opened.handle.into(), 0, &mut buffer)?, 5);
                 assert_eq!(&buffer[..5], b"ABOVE");

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use plyfs::error::{Errno, FsResult};
-use plyfs::overlay::{Caller, Entry, NodeId, Overlay, SetAttr, SetTime, WriteMode};
+use plyfs::overlay::{Caller, Entry, NodeId, Overlay, SetAttr, SetTime};
 use plyfs::sys::stat::Time;
 use plyfs::sys::{OFlags, RenameFlags};
 use rustix::fs::XattrFlags;
@@ -53,7 +53,7 @@ fn open_to_write(fs: &Overlay, path: &str) -> FsResult<()> {
 
 fn write(fs: &Overlay, path: &str, offset: u64) -> FsResult<()> {
     let opened = fs.open(walk(fs, path)?.node, OFlags::RDWR, false)?;
-    let written = fs.write(opened.handle.into(), offset, b"written", WriteMode::PLAIN);
+    let written = fs.write(opened.handle.into(), offset, b"written", OFlags::empty());
     fs.release(opened.handle);
     written.map(drop)
 }
@@ -132,7 +132,7 @@ fn unnamed(fs: &Overlay, path: &str) -> FsResult<()> {
     let dir = walk(fs, dir)?.node;
     let (entry, opened) = fs.tmpfile(&ROOT, dir, 0o100_600, 0, OFlags::RDWR)?;
     let linked = fs
-        .write(opened.handle.into(), 0, b"unnamed", WriteMode::PLAIN)
+        .write(opened.handle.into(), 0, b"unnamed", OFlags::empty())
         .and_then(|_| fs.link(entry.node, dir, name).map(drop));
     fs.release(opened.handle);
     linked

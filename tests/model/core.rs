@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use plyfs::overlay::options::UpperOption;
 use plyfs::overlay::{
-    Caller, Entry, FileRef, HandleId, NodeId, Options, Overlay, SetAttr, SetTime, With, WriteMode,
+    Caller, Entry, FileRef, HandleId, NodeId, Options, Overlay, SetAttr, SetTime, With,
 };
 use plyfs::sys::stat::{Stat, decode_dev};
 use plyfs::sys::{OFlags, RenameFlags};
@@ -185,7 +185,7 @@ impl<'a> Core<'a> {
         let mut done = 0;
         while done < data.len() {
             let rest = &data[done..];
-            done += self.fs().write(file, offset + done as u64, rest, WriteMode::PLAIN)?;
+            done += self.fs().write(file, offset + done as u64, rest, OFlags::empty())?;
         }
         Ok(())
     }

@@ -31,8 +31,7 @@ impl Adapter {
             Operation::Open { .. } if self.agreed.opens == Opens::Unasked => Err(Errno::NOSYS),
             Operation::Open { flags, kill_suidgid } => {
                 let opened = overlay.open(node, flags, kill_suidgid)?;
-                // It was truncated.
-                self.mode_changed(context, node, kill_suidgid);
+                self.mode_changed(context, node, opened.mode_changed);
                 self.answer_open(context, node, &opened)
             }
             Operation::Create { name, mode, umask, flags } => {
@@ -48,12 +47,12 @@ impl Adapter {
             Operation::Read { file, offset, size } => {
                 context.reply.fill(size, |buffer| overlay.read(file, offset, buffer))
             }
-            Operation::Write { file, offset, data, mut mode } => {
-                if std::mem::take(&mut mode.kill_suidgid) {
+            Operation::Write { file, offset, data, sync, kill_suidgid } => {
+                if kill_suidgid {
                     let changed = overlay.end_privileges(file)?;
                     self.mode_changed(context, node, changed);
                 }
-                let written = overlay.write(file, offset, data, mode)?;
+                let written = overlay.write(file, offset, data, sync)?;
                 // At most the length of a request.
                 context.reply.put(&WriteOut { size: written as u32, padding: 0 })
             }

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use super::{CopyFileRange, Operation, Request};
 use crate::error::{Errno, FsResult, check_name};
 use crate::fuse::abi::{self, SetAttrValid, opcode};
-use crate::overlay::{FileRef, HandleId, NodeId, SetAttr, SetTime, WriteMode};
+use crate::overlay::{FileRef, HandleId, NodeId, SetAttr, SetTime};
 use crate::sys::stat::Time;
 use crate::sys::{OFlags, RenameFlags};
 
@@ -124,11 +124,10 @@ impl<'a> Request<'a> {
             }
             opcode::WRITE => {
                 let &abi::WriteIn { fh, offset, size, write_flags, flags, .. } = body.take()?;
-                let mode = WriteMode {
-                    kill_suidgid: write_flags & abi::WRITE_KILL_SUIDGID != 0,
-                    sync: file_flags(flags) & (OFlags::DSYNC | OFlags::SYNC),
-                };
-                Operation::Write { file: self.file(fh), offset, data: body.bytes(size)?, mode }
+                let (file, data) = (self.file(fh), body.bytes(size)?);
+                let sync = file_flags(flags) & (OFlags::DSYNC | OFlags::SYNC);
+                let kill_suidgid = write_flags & abi::WRITE_KILL_SUIDGID != 0;
+                Operation::Write { file, offset, data, sync, kill_suidgid }
             }
             opcode::FSYNC | opcode::FSYNCDIR => {
                 let &abi::FsyncIn { fh, fsync_flags, .. } = body.take()?;

@@ -11,7 +11,7 @@ use shuttle::thread::{self, JoinHandle};
 
 use crate::error::Errno;
 use crate::overlay::options::UpperOption;
-use crate::overlay::{Caller, NodeId, Options, Overlay, With, WriteMode};
+use crate::overlay::{Caller, NodeId, Options, Overlay, With};
 use crate::sys::OFlags;
 
 pub(super) const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
@@ -109,7 +109,7 @@ pub(super) fn on<T>(fs: &Overlay, path: &str, work: impl FnOnce(NodeId) -> T) ->
 
 pub(super) fn write(fs: &Overlay, node: NodeId, text: &str) -> Result<(), Errno> {
     let opened = fs.open(node, OFlags::RDWR, false)?;
-    let written = fs.write(opened.handle.into(), 0, text.as_bytes(), WriteMode::PLAIN);
+    let written = fs.write(opened.handle.into(), 0, text.as_bytes(), OFlags::empty());
     fs.release(opened.handle);
     written.map(|length| assert_eq!(length, text.len()))
 }
