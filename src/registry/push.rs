@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::thread;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -23,7 +22,9 @@ use crate::archive::watch::{Stage, Watch};
 use crate::error::{Error, Result};
 use crate::image::manifest::{Document, media_type};
 use crate::image::{Digest, Reference, Remote};
-use crate::store::{OutgoingImage, Store, Workspace};
+use crate::store::{OutgoingImage, Store, Workspace, at_once};
+
+const UPLOAD: &str = "an upload";
 
 /// Bytes handed to the network at once.
 const PIECE: usize = 256 << 10;
@@ -151,12 +152,8 @@ fn all(
             }
         }
     };
-    thread::scope(|scope| {
-        for _ in 0..PARALLEL.min(uploads.len()) {
-            scope.spawn(work);
-        }
-    });
-    outcome.into_inner().map_err(|_| Error::bug("an upload"))?
+    at_once(PARALLEL.min(uploads.len()), UPLOAD, work)?;
+    outcome.into_inner().map_err(|_| Error::bug(UPLOAD))?
 }
 
 impl Upload {

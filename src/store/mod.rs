@@ -24,6 +24,7 @@
 //! A transaction's own lock (never contended), then a container's, then the store's. The lock of
 //! a container is waited for a moment only; nothing waits while it has the store's exclusively.
 
+mod at_once;
 mod blobs;
 mod catalog;
 mod check;
@@ -68,6 +69,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+pub(crate) use at_once::at_once;
 pub use check::{Collected, Problem, Repair};
 pub use commit::CommitOptions;
 pub use containers::{Container, ContainerId, State};

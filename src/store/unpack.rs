@@ -12,9 +12,12 @@ use crate::error::{Error, Result};
 use crate::image::ChainId;
 
 use super::Store;
+use super::at_once::at_once;
 use super::incoming::IncomingImage;
 use super::layers::{LayerRecord, StagedLayer, StagedLayers, copy_root, make_layer_dir};
 use super::transaction::Transaction;
+
+const UNPACKING: &str = "the unpacking of a layer";
 
 /// How layers are unpacked.
 #[derive(Clone, Copy)]
@@ -55,7 +58,7 @@ impl Store {
         staged: &mut StagedLayers,
     ) -> Result<()> {
         let tasks = self.missing(images, how.watch, transaction, staged);
-        let mut unpacked = at_once(&tasks, how.threads)?;
+        let mut unpacked = all(&tasks, how.threads)?;
         // An archive that does not speak of the root leaves it as it is in the layer below,
         // which may have it from the one below that: so from the lowest layer up.
         for image in images {
@@ -97,25 +100,21 @@ impl Store {
 
 /// Runs the tasks on so many threads. After a failure none is begun any
 /// more; of several failures the one of the first task is returned.
-fn at_once(tasks: &[Task<'_>], threads: usize) -> Result<BTreeMap<ChainId, Unpacked>> {
+fn all(tasks: &[Task<'_>], threads: usize) -> Result<BTreeMap<ChainId, Unpacked>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
-    thread::scope(|scope| {
-        for _ in 0..threads.min(tasks.len()) {
-            scope.spawn(|| {
-                while let Some((i, task)) = take(tasks, &next) {
-                    let outcome = task.run();
-                    if outcome.is_err() {
-                        next.store(tasks.len(), Ordering::Relaxed);
-                    }
-                    if let Ok(mut done) = done.lock() {
-                        done.insert(i, outcome);
-                    }
-                }
-            });
+    at_once(threads.min(tasks.len()), UNPACKING, || {
+        while let Some((i, task)) = take(tasks, &next) {
+            let outcome = task.run();
+            if outcome.is_err() {
+                next.store(tasks.len(), Ordering::Relaxed);
+            }
+            if let Ok(mut done) = done.lock() {
+                done.insert(i, outcome);
+            }
         }
-    });
-    let done = done.into_inner().map_err(|_| Error::bug("the unpacking of a layer"))?;
+    })?;
+    let done = done.into_inner().map_err(|_| Error::bug(UNPACKING))?;
     let outcomes: Vec<Unpacked> = done.into_values().collect::<Result<_>>()?;
     Ok(outcomes.into_iter().map(|outcome| (outcome.0.record.chain_id, outcome)).collect())
 }
