@@ -41,6 +41,32 @@ const PROGRAM: &[Row] = &[
         "option uidmapping: must stay below 4294967296, not \"0:4294967295:10\"",
     ),
     (
+        "nodevice -o lowerdir=lower mnt",
+        "there is no /dev/fuse: load the kernel's module (modprobe fuse), or let the container have \
+         the device",
+    ),
+    (
+        "limited --nofile=4:4 -f -o lowerdir=lower mnt",
+        "cannot handle signals: Too many open files (os error 24)",
+    ),
+    (
+        "limited --nofile=4:4 -o lowerdir=lower mnt",
+        "cannot start a process for mnt: too many open files",
+    ),
+    (
+        "few 1 -o lowerdir=lower mnt",
+        "cannot start a process for mnt: resource temporarily unavailable",
+    ),
+    (
+        "few 1 -f -o lowerdir=lower mnt",
+        "cannot start a thread: Resource temporarily unavailable (os error 11)",
+    ),
+    // The process is begun, and not one that serves.
+    (
+        "few 2 -o lowerdir=lower mnt",
+        "cannot start a thread: Resource temporarily unavailable (os error 11)",
+    ),
+    (
         "nobody -o lowerdir=lower mnt",
         "fusermount3 is needed to mount without privilege: install the package fuse3",
     ),

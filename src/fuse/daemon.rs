@@ -102,8 +102,8 @@ fn serve_overlay(
         true => stop_with_stdin(session.stopper()),
         false => Ok(()),
     };
-    // Going to the background takes standard input away.
-    if let Err(error) = answered.and_then(|()| attended()).and_then(|()| ready()) {
+    // Before going to the background takes standard input away.
+    if let Err(error) = answered.and_then(|()| attended()) {
         // Served all the same, to its end: that is how it is unmounted.
         stopper.stop();
         return session.serve().and(Err(error));
@@ -122,7 +122,7 @@ fn serve_overlay(
             }
         }
     });
-    let served = session.serve();
+    let served = session.serve_and(ready);
     handle.close();
     match watcher {
         Ok(watcher) => drop(watcher.join()),

@@ -130,3 +130,22 @@ fn offered(offer: &InitIn) -> InitFlags {
         low
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_told_so_with_both_versions() {
+        let offer = |major, minor| InitIn { major, minor, ..zeroed::<_>() };
+        let answer = |offer: InitIn| answer(&offer, &Options::default(), true, false);
+        for (major, minor) in [(7, 0), (7, abi::OLDEST_MINOR - 1), (6, 99)] {
+            let said = answer(offer(major, minor)).unwrap_err().to_string();
+            let needed = format!("{}.{}", abi::MAJOR, abi::OLDEST_MINOR);
+            let expected =
+                format!("the kernel's FUSE protocol is {major}.{minor}, and {needed} is needed");
+            assert_eq!(said, expected);
+        }
+        assert!(answer(offer(abi::MAJOR, abi::OLDEST_MINOR)).is_ok());
+    }
+}

@@ -122,6 +122,11 @@ impl Session {
     /// # Errors
     /// Threads that cannot be started; the filesystem is unmounted then.
     pub fn serve(self) -> Result<()> {
+        self.serve_and(|| Ok(()))
+    }
+
+    /// As [`Session::serve`]; `ready` is called when requests are answered.
+    pub(super) fn serve_and(self, ready: impl FnOnce() -> Result<()>) -> Result<()> {
         let adapter = Arc::clone(&self.adapter);
         let (events, _) = &self.events;
         let workers = match Workers::start(&self.channel, adapter, self.threads, events.clone()) {
@@ -131,6 +136,11 @@ impl Session {
                 return Err(error);
             }
         };
+        let told = ready();
+        if told.is_err() {
+            // Served all the same, to its end: that is how it is unmounted.
+            self.stopper().stop();
+        }
         let mut deadline: Option<Instant> = None;
         while workers.live() > 0 {
             match self.next_event(deadline) {
@@ -147,7 +157,7 @@ impl Session {
             }
         }
         match self.adapter.board.panics() {
-            0 => Ok(()),
+            0 => told,
             panics => Err(Error::Refused(format!("{panics} requests ended in a panic"))),
         }
     }

@@ -16,7 +16,8 @@ use super::support::require;
 
 /// A command line, split at spaces (`~` is a space within a word), and its line on standard error.
 /// `sh` prepares something, and is to say nothing; `fuse-overlayfs` is `fuse-plyfs` by the name that
-/// engines know; `nobody` is `fuse-plyfs` run by a user without rights or fusermount3.
+/// engines know; `nodevice` is it where there is no `/dev/fuse`; `limited` is
+/// it under a limit of prlimit(1); `few` is it where its user may have no more than a number of threads; `nobody` is `fuse-plyfs` run by a user without rights or fusermount3.
 pub(crate) type Row = (&'static str, &'static str);
 
 /// A directory with what the rows name.
@@ -33,6 +34,16 @@ pub(crate) fn scene() -> tempfile::TempDir {
     std::os::unix::fs::symlink(daemon, dir.path().join("fuse-overlayfs")).unwrap();
     dir
 }
+
+/// The limit binds nobody who is root outside of a user namespace, and counts all that a user runs:
+/// it is a user that has nothing else.
+const FEW: &str = "
+    most=$1; shift; exec 3<$0
+    mount -t tmpfs -o mode=755 none /dev
+    mknod -m 666 /dev/fuse c 10 229
+    mknod -m 666 /dev/null c 1 3
+    exec setpriv --reuid=61234 --regid=61234 --clear-groups unshare -Urm --propagation private \\
+        prlimit --nproc=$most env PLYFS_LOG=error /proc/self/fd/3 \"$@\"";
 
 pub(crate) fn check(rows: &[Row]) {
     if !(require("root") && require("fuse")) {
@@ -54,6 +65,27 @@ fn differs(place: &Path, (line, expected): &Row) -> Option<String> {
         "fuse-plyfs" => (Command::new(daemon), "fuse-plyfs"),
         "fuse-overlayfs" => (Command::new(place.join("fuse-overlayfs")), "fuse-plyfs"),
         "sh" => (Command::new("sh"), "sh"),
+        // With an empty /dev in a mount namespace of its own.
+        "nodevice" => {
+            let mut shell = Command::new("unshare");
+            let run = "mount -t tmpfs none /dev && exec \"$@\"";
+            shell.args(["-m", "--propagation", "private", "sh", "-c", run, "sh", daemon]);
+            (shell, "fuse-plyfs")
+        }
+        "limited" => {
+            let mut shell = Command::new("sh");
+            // Whoever runs the tests may have left descriptors open.
+            let close = "3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
+            let run = format!("limit=$1; shift; exec {close} prlimit $limit $0 \"$@\"");
+            shell.args(["-c", &run, daemon]);
+            (shell, "fuse-plyfs")
+        }
+        "few" => {
+            let mut shell = Command::new("unshare");
+            let most = words.next().unwrap();
+            shell.args(["-m", "--propagation", "private", "sh", "-c", FEW, daemon, &most]);
+            (shell, "fuse-plyfs")
+        }
         // By a descriptor: the program may lie where nobody else gets.
         "nobody" => {
             let mut shell = Command::new("sh");
