@@ -134,11 +134,13 @@ mod tests {
 
     #[test]
     fn who_wants_attributes_asks_for_few_of_them_one_by_one() {
-        let (full, lookups) = walk(&Readers::new(), 7, 10_000, 10);
-        assert!(full >= 9_990, "{full} of 10,000 directories came with everything");
+        // Miri, which is slow, finds no more in many than in few.
+        let dirs = if cfg!(miri) { 200 } else { 10_000 };
+        let (full, lookups) = walk(&Readers::new(), 7, dirs, 10);
+        assert!(full as u64 >= dirs - 10, "{full} of {dirs} directories came with everything");
         assert!(lookups <= 100, "{lookups} lookups");
-        let (full, _) = walk(&Readers::new(), 7, 10_000, 1);
-        assert!(full >= 9_980, "{full} of 10,000 directories of one file came with everything");
+        let (full, _) = walk(&Readers::new(), 7, dirs, 1);
+        assert!(full as u64 >= dirs - 20, "{full} of {dirs} of one file came with everything");
     }
 
     #[test]

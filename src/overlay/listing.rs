@@ -278,7 +278,9 @@ mod tests {
     fn every_name_is_met_once_while_others_come_and_go() {
         let file = Some(FileType::RegularFile);
         let mut listing = Listing::default();
-        for i in 0..1000 {
+        // Miri, which is slow, finds no more in many than in few.
+        let count = if cfg!(miri) { 60 } else { 1000 };
+        for i in 0..count {
             listing.put(listed(&format!("f{i}"), Part::Upper, file));
         }
         let mut met = std::collections::HashSet::new();
@@ -288,10 +290,10 @@ mod tests {
             let Some((next, name)) = next else { break };
             assert!(met.insert(name));
             cookie = next;
-            let gone = format!("f{}", met.len() + 500);
+            let gone = format!("f{}", met.len() + count / 2);
             listing.remove(OsStr::new(&gone));
             listing.put(listed(&format!("new{}", met.len()), Part::Upper, file));
         }
-        assert!((0..=500).all(|i| met.contains(OsStr::new(&format!("f{i}")))));
+        assert!((0..=count / 2).all(|i| met.contains(OsStr::new(&format!("f{i}")))));
     }
 }

@@ -136,9 +136,11 @@ mod tests {
     #[test]
     fn buckets_follow_each_other_without_a_gap() {
         let mut last = 0;
-        for nanos in (0..1 << 14).chain((14..63).flat_map(|log| [(1 << log) - 1, 1 << log])) {
+        // Miri is slow, and meets every branch in few.
+        let all = if cfg!(miri) { 8 } else { 14 };
+        for nanos in (0..1 << all).chain((all..63).flat_map(|log| [(1 << log) - 1, 1 << log])) {
             let bucket = bucket_of(nanos);
-            assert!(bucket == last || bucket == last + 1 || nanos > 1 << 14, "{nanos}");
+            assert!(bucket == last || bucket == last + 1 || nanos > 1 << all, "{nanos}");
             assert!(bucket < BUCKETS);
             if bucket + 1 < BUCKETS {
                 assert!(nanos < end_of(bucket), "{nanos} in {bucket}");
