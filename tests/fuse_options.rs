@@ -122,6 +122,8 @@ fn caching_threads_and_passthrough_are_understood() {
     assert_eq!(parse("lowerdir=/a").cpu_latency, CpuLatencyPolicy::Auto);
     assert_eq!(parse("lowerdir=/a,cpu_latency=off").cpu_latency, CpuLatencyPolicy::Off);
     assert_eq!(parse("lowerdir=/a,cpu_latency=9").cpu_latency, CpuLatencyPolicy::Most(9));
+    assert!(parse("lowerdir=/a,look_ahead=off").no_look_ahead);
+    assert!(!parse("lowerdir=/a,look_ahead=on").no_look_ahead);
     assert_eq!(parse("lowerdir=/a,threaded=1,max_threads=8").threads, Some(8));
     assert_eq!(parse("lowerdir=/a,timeout=1e30").timeout, Some(Duration::MAX));
 }
@@ -161,6 +163,7 @@ fn refusals_name_the_option() {
         ("lowerdir=/a,max_threads=0", "max_threads"),
         ("lowerdir=/a,passthrough=maybe", "passthrough"),
         ("lowerdir=/a,cpu_latency=-1", "cpu_latency"),
+        ("lowerdir=/a,look_ahead=far", "look_ahead"),
         ("lowerdir=/a,metacopy=perhaps", "metacopy"),
         ("lowerdir=/a,redirect_dir=sideways", "redirect_dir"),
     ] {

@@ -27,6 +27,7 @@ Options:
   timeout=SECONDS           how long the kernel may cache names and attributes (for ever)
   passthrough=auto|off|all  which files the kernel reads and writes without asking
   cpu_latency=auto|off|US   how fast idle processors wake up while requests come
+  look_ahead=on|off         whether names are found before they are asked for
   max_threads=N, threaded=0|1                    serving threads
   log_level=LEVEL           error, warn, info, debug or trace, else PLYFS_LOG says it
   stats_socket=PATH         unix socket with statistics as Prometheus text

@@ -26,7 +26,7 @@ use crate::sys::footprint::Footprint;
 
 /// Serves requests; shared by all threads.
 pub(super) struct Adapter {
-    overlay: Arc<Overlay>,
+    pub(super) overlay: Arc<Overlay>,
     agreed: Agreed,
     ttl: Ttl,
     noxattrs: bool,

@@ -27,6 +27,7 @@ pub mod control;
 pub mod daemon;
 mod join;
 pub mod log;
+mod look_ahead;
 mod mount;
 mod negotiate;
 mod notify;

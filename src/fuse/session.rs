@@ -29,6 +29,7 @@ pub struct Session {
     channel: Channel,
     point: MountPoint,
     threads: Option<usize>,
+    looks_ahead: bool,
     events: (Sender<Event>, Receiver<Event>),
 }
 
@@ -97,6 +98,7 @@ impl Session {
             channel,
             point,
             threads: options.threads,
+            looks_ahead: !options.no_look_ahead && options.threads != Some(1),
             events: std::sync::mpsc::channel(),
         })
     }
@@ -136,6 +138,9 @@ impl Session {
                 return Err(error);
             }
         };
+        if self.looks_ahead {
+            super::look_ahead::begin(&self.adapter.overlay);
+        }
         let told = ready();
         if told.is_err() {
             // Served all the same, to its end: that is how it is unmounted.
@@ -156,6 +161,7 @@ impl Session {
                 }
             }
         }
+        self.adapter.overlay.stop_looking_ahead();
         match self.adapter.board.panics() {
             0 => told,
             panics => Err(Error::Refused(format!("{panics} requests ended in a panic"))),

@@ -121,6 +121,9 @@ pub struct Figures {
     pub directories: CacheFigures,
     /// Reads of xattrs: of nodes known to have none, or of the layer.
     pub xattrs: CacheFigures,
+    /// Names that were found before they were asked for: asked for then, or not (yet).
+    #[serde(default)]
+    pub found_ahead: CacheFigures,
 }
 
 impl Overlay {
@@ -145,6 +148,7 @@ impl Overlay {
             listings: counters.listings.figures(),
             directories: CacheFigures { hits, misses },
             xattrs: counters.xattrs.figures(),
+            found_ahead: self.foresight.figures(),
         }
     }
 }

@@ -17,6 +17,9 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::FileType;
 
 use super::Name;
+use super::look_ahead::Found;
+use super::merge::Merged;
+use super::sync::atomic::{AtomicU64, Ordering};
 use crate::layer::upper::Present;
 
 /// Where the topmost entry of a name lies.
@@ -104,6 +107,10 @@ const FIRST: u64 = 3;
 #[derive(Debug, Default)]
 pub struct Listing {
     entries: BTreeMap<u64, Listed>,
+    /// What names are, as found before they were asked for.
+    found: Found,
+    /// The cookie up to which somebody was given entries last.
+    read_to: AtomicU64,
 }
 
 /// The cookie that a name has unless another one got it first: 62 bits of a hash, so that it is
@@ -143,6 +150,7 @@ impl Listing {
     pub fn put(&mut self, entry: Listed) {
         let (cookie, _) = self.place(&entry.name);
         self.entries.insert(cookie, entry);
+        self.found.take(|| cookie);
     }
 
     /// Takes note that a lower layer has an entry (or a whiteout) for a name that a layer above
@@ -203,6 +211,7 @@ impl Listing {
             return;
         }
         self.entries.remove(&cookie);
+        self.found.take(|| cookie);
         // Those that had stepped aside for it move up, or they could not be found any more.
         while let Some(next) = self.entries.get(&(cookie + 1)) {
             if natural_cookie(&next.name) > cookie {
@@ -210,6 +219,7 @@ impl Listing {
             }
             if let Some(next) = self.entries.remove(&(cookie + 1)) {
                 self.entries.insert(cookie, next);
+                self.found.take(|| cookie + 1);
             }
             cookie += 1;
         }
@@ -219,6 +229,44 @@ impl Listing {
     pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Listed)> {
         let range = (Bound::Excluded(cookie.max(FIRST - 1)), Bound::Unbounded);
         self.entries.range(range).filter(|(_, e)| e.kind.is_some()).map(|(c, e)| (*c, e))
+    }
+
+    /// What is listed under `name`, if it lies in lowers alone and is not found ahead yet.
+    pub fn to_be_found(&self, name: &OsStr) -> Option<&Listed> {
+        let (cookie, found) = self.place(name);
+        let listed = if found { self.entries.get(&cookie) } else { None }?;
+        let lower = matches!(listed.part, Part::Lower(_)) && listed.kind.is_some();
+        (lower && !self.found.has(cookie)).then_some(listed)
+    }
+
+    /// Keeps what [`Listing::to_be_found`] said was to be found.
+    pub fn keep_found(&self, name: &OsStr, merged: Merged) {
+        self.found.keep(self.place(name).0, merged);
+    }
+
+    /// What was found of `name`, once.
+    pub fn take_found(&self, name: &OsStr) -> Option<Merged> {
+        self.found.take(|| self.place(name).0)
+    }
+
+    /// How many names were found that nobody took yet.
+    pub fn found(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Forgets what was found.
+    pub fn clear_found(&self) {
+        self.found.clear();
+    }
+
+    /// Takes note that somebody is given the entries up to `cookie`.
+    pub fn note_read_to(&self, cookie: u64) {
+        self.read_to.store(cookie, Ordering::Relaxed);
+    }
+
+    /// Up to where somebody was given entries last.
+    pub fn read_to(&self) -> u64 {
+        self.read_to.load(Ordering::Relaxed)
     }
 
     /// Forgets the whiteouts of names that no upper can ever uncover: those of lowers.

@@ -31,21 +31,30 @@ impl Overlay {
         if state.dead {
             return Err(Errno::NOENT);
         }
-        self.lookup_in(&parent, dir, name)
+        let name = name_of(name);
+        let found = self.found_ahead(dir, &name);
+        if found.is_none() {
+            self.note_not_found_ahead(parent.id, dir, &name);
+        }
+        self.lookup_in(&parent, dir, &name, found)
     }
 
-    /// As [`Overlay::lookup`], for a caller that holds the lock on the directory's entries.
+    /// As [`Overlay::lookup`], for a caller that holds the lock on the directory's entries and has
+    /// what was `found` ahead, if it was.
     pub(super) fn lookup_in(
         &self,
         parent: &Arc<Node>,
         dir: &Directory,
-        name: &OsStr,
+        name: &Name,
+        mut found: Option<Merged>,
     ) -> FsResult<Entry> {
-        let name = name_of(name);
         loop {
             let as_of = self.nodes.copy_ups();
-            let merged = self.find(dir, &name)?.ok_or(Errno::NOENT)?;
-            if let Some(entry) = self.intern(parent, &name, merged, as_of)? {
+            let merged = match found.take() {
+                Some(merged) => merged,
+                None => self.find(dir, name)?.ok_or(Errno::NOENT)?,
+            };
+            if let Some(entry) = self.intern(parent, name, merged, as_of)? {
                 return Ok(entry);
             }
         }
@@ -258,7 +267,7 @@ impl Merged {
 }
 
 /// The positions among the directory's parts that have what is listed.
-fn part_numbers(dir: &Directory, listed: &Listed) -> Vec<usize> {
+pub(super) fn part_numbers(dir: &Directory, listed: &Listed) -> Vec<usize> {
     let uppers = usize::from(dir.upper.get().is_some());
     let first = match listed.part {
         Part::Upper => 0,
@@ -281,12 +290,17 @@ impl Overlay {
             _ => 1,
         };
         let many = dir.direct_lookups.load(Ordering::Relaxed) + 1 >= direct;
-        if !many || dir.listing.read().is_some() {
+        if many { self.list_small(dir, SMALL) } else { Ok(()) }
+    }
+
+    /// Builds the listing of a directory that has none, if it has no more than `most` names.
+    pub(super) fn list_small(&self, dir: &Directory, most: usize) -> FsResult<()> {
+        if dir.listing.read().is_some() {
             return Ok(());
         }
         let mut slot = dir.listing.write();
         if slot.is_none() {
-            *slot = self.build_listing(dir, SMALL)?;
+            *slot = self.build_listing(dir, most)?;
             if slot.is_none() {
                 // Too large to be read for lookups alone: do not try again soon.
                 dir.direct_lookups.store(0, Ordering::Relaxed);

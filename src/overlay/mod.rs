@@ -9,6 +9,7 @@
 //! | `node`, `node_state`, `directory` | nodes, and the order of locks |
 //! | `node_table` | all nodes that the kernel knows, by number and by inode |
 //! | `layer_dir` | directories of one layer and the bounded set of open descriptors |
+//! | `foresight`, `look_ahead` | finding names before they are asked for |
 //! | `copy_up` | bringing a lower file into the upper before its first change |
 //! | `stage` | the complete copy in the workdir, before it is published |
 //! | `metacopy` | files whose attributes alone are copied up |
@@ -38,6 +39,7 @@ mod create;
 mod directory;
 mod durable;
 mod file;
+mod foresight;
 mod handle;
 mod hard_link;
 mod implied;
@@ -45,6 +47,7 @@ mod inode_number;
 mod layer_dir;
 mod link;
 mod listing;
+mod look_ahead;
 mod lookup;
 mod lower_path;
 mod merge;
@@ -74,6 +77,7 @@ pub use options::Options;
 pub use readdir::With;
 
 use counters::Counters;
+use foresight::Foresight;
 use handle::HandleTable;
 use implied::ImpliedHandles;
 use inode_number::InodeNumbers;
@@ -227,6 +231,7 @@ pub struct Overlay {
     implied: ImpliedHandles,
     dir_fds: Arc<DirFds>,
     listings: ListingBudget,
+    foresight: Foresight,
     counters: Counters,
     /// Changes with each xattr that is set, see [`Overlay::has_no_xattrs`].
     xattrs_set: AtomicU64,

@@ -379,3 +379,34 @@ fn an_xattr_that_was_set_stays_known() {
         world.nothing_is_left();
     });
 }
+
+/// What was found ahead is what would be found now, whoever changes the file meanwhile.
+#[test]
+fn what_is_found_ahead_is_true_when_it_is_given() {
+    explore(|| {
+        let world = World::new();
+        world.fs.begin_to_look_ahead(|| true);
+        let dir = world.fs.lookup(NodeId::ROOT, n("a")).unwrap().node;
+        let ahead = world.spawn(move |fs| fs.look_into(dir));
+        let changer = world.spawn(move |fs| {
+            on(fs, "a/x", |node| write(fs, node, "ABOVE")).unwrap().unwrap();
+            assert_eq!(content(fs, "a/x").unwrap(), "ABOVE");
+        });
+        for thread in [ahead, changer] {
+            thread.join().unwrap();
+        }
+        assert_eq!(content(&world.fs, "a/x").unwrap(), "ABOVE");
+        let ahead = world.spawn(move |fs| fs.look_into(dir));
+        let changer = world.spawn(move |fs| {
+            fs.unlink(dir, n("x")).unwrap();
+            fs.rename(NodeId::ROOT, n("f"), dir, n("x"), RenameFlags::empty()).unwrap();
+        });
+        for thread in [ahead, changer] {
+            thread.join().unwrap();
+        }
+        assert_eq!(names(&world.fs, "a"), ["x"]);
+        assert_eq!(content(&world.fs, "a/x").unwrap(), "below");
+        world.fs.forget(dir, 1);
+        world.nothing_is_left();
+    });
+}

@@ -57,6 +57,8 @@ pub struct Options {
     pub passthrough: PassthroughPolicy,
     /// How fast idle processors wake up while requests come.
     pub cpu_latency: CpuLatencyPolicy,
+    /// Names are never found before they are asked for.
+    pub no_look_ahead: bool,
     /// Where figures are given to whoever connects; `None` for nowhere.
     pub stats_socket: Option<PathBuf>,
     /// What is logged: a level or directives; `None` leaves it to the environment.

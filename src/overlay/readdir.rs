@@ -96,13 +96,21 @@ pub enum With {
 }
 
 impl With {
-    fn includes(self, kind: FileType) -> bool {
+    pub(super) fn includes(self, kind: FileType) -> bool {
         match self {
             With::Nothing => false,
             With::Directories => kind == FileType::Directory,
             With::Everything => true,
         }
     }
+}
+
+/// Who reads a directory.
+struct Reader<'a> {
+    with: With,
+    /// The directories that it was given.
+    given: Vec<NodeId>,
+    emit: &'a mut dyn FnMut(DirEntry<'_>) -> bool,
 }
 
 impl Overlay {
@@ -121,9 +129,25 @@ impl Overlay {
         let node = self.nodes.get(node)?;
         let dir = node.directory()?;
         self.list(&node, dir)?;
+        let mut reader = Reader { with, given: Vec::new(), emit };
+        let rest = self.emit_listed(&node, dir, cookie, &mut reader)?;
+        if self.foresight.is_on() && with != With::Nothing && !dir.lowers.is_empty() {
+            self.foresight.read(node.id, with, &reader.given, rest);
+        }
+        Ok(())
+    }
+
+    /// Emits entries of a listing; returns after which cookie there are more.
+    fn emit_listed(
+        &self,
+        node: &Arc<Node>,
+        dir: &Directory,
+        cookie: u64,
+        reader: &mut Reader<'_>,
+    ) -> FsResult<Option<u64>> {
         let state = dir.state.read();
-        if !self.emit_dots(&node, cookie, emit)? || state.dead {
-            return Ok(());
+        if !self.emit_dots(node, cookie, reader.emit)? || state.dead {
+            return Ok(None);
         }
         // The listing may be taken from us at any time by the budget; entries are copied in
         // small numbers so that no lookup is made under its lock.
@@ -131,16 +155,23 @@ impl Overlay {
         loop {
             let batch: Vec<(u64, Listed)> = match dir.listing.read().as_ref() {
                 Some(listing) => {
-                    listing.after(cookie).take(64).map(|(c, e)| (c, e.clone())).collect()
+                    let batch: Vec<_> =
+                        listing.after(cookie).take(64).map(|(c, e)| (c, e.clone())).collect();
+                    if let Some((last, _)) = batch.last() {
+                        listing.note_read_to(*last);
+                    }
+                    batch
                 }
-                None => return Ok(()),
+                None => return Ok(None),
             };
-            let Some((last, _)) = batch.last() else { return Ok(()) };
-            cookie = *last;
+            let Some((last, _)) = batch.last() else { return Ok(None) };
+            let before = std::mem::replace(&mut cookie, *last);
+            let mut done = before;
             for (cookie, listed) in &batch {
-                if !self.emit_one(&node, dir, *cookie, listed, with, emit)? {
-                    return Ok(());
+                if !self.emit_one(node, dir, *cookie, listed, reader)? {
+                    return Ok(Some(done));
                 }
+                done = *cookie;
             }
         }
     }
@@ -169,26 +200,31 @@ impl Overlay {
         dir: &Directory,
         cookie: u64,
         listed: &Listed,
-        with: With,
-        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+        reader: &mut Reader<'_>,
     ) -> FsResult<bool> {
         let Some(kind) = listed.kind else { return Ok(true) };
-        let entry = match with.includes(kind).then(|| self.lookup_in(node, dir, &listed.name)) {
+        let look = || {
+            let found = self.found_ahead(dir, &listed.name);
+            self.lookup_in(node, dir, &listed.name, found)
+        };
+        let entry = match reader.with.includes(kind).then(look) {
             None => None,
             Some(Ok(found)) => Some(found),
             // It went while we read, or cannot be looked at now: the name alone is given.
             Some(Err(_)) => None,
         };
-        let given = DirEntry {
+        let shown = DirEntry {
             name: &listed.name,
             ino: entry.map_or(listed.ino, |entry| entry.stat.ino),
             kind: kind.as_raw_mode() >> 12,
             cookie,
             entry,
         };
-        let fits = emit(given);
-        if let Some(entry) = entry.filter(|_| !fits) {
-            self.forget(entry.node, 1);
+        let fits = (reader.emit)(shown);
+        match entry {
+            Some(entry) if !fits => self.forget(entry.node, 1),
+            Some(entry) if kind == FileType::Directory => reader.given.push(entry.node),
+            _ => {}
         }
         Ok(fits)
     }
@@ -228,7 +264,7 @@ impl Overlay {
     }
 
     /// Takes note of a listing; others may have to go for it.
-    fn keep_listing(&self, node: &Arc<Node>, entries: usize) {
+    pub(super) fn keep_listing(&self, node: &Arc<Node>, entries: usize) {
         for old in self.listings.note(node, entries) {
             if let Some(dir) = &old.dir {
                 *dir.listing.write() = None;

@@ -90,6 +90,7 @@ impl Overlay {
             implied: ImpliedHandles::new(descriptor_budget() / 4),
             dir_fds,
             listings: ListingBudget::new(),
+            foresight: super::foresight::Foresight::default(),
             counters: Counters::default(),
             xattrs_set: AtomicU64::new(0),
             moves: Mutex::new(()),

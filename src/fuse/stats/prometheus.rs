@@ -105,6 +105,7 @@ impl Page<'_> {
                 ("listings", s.overlay.listings),
                 ("directories", s.overlay.directories),
                 ("xattrs", s.overlay.xattrs),
+                ("found_ahead", s.overlay.found_ahead),
             ];
             let of = |(name, figures): &(&str, crate::overlay::counters::CacheFigures)| {
                 let cache = label("cache", name);

@@ -80,6 +80,7 @@ impl Snapshot {
             rate(overlay.directories),
             rate(overlay.xattrs)
         ));
+        lines.push(format!("found ahead  {} of them asked for", rate(overlay.found_ahead)));
         lines.push(format!(
             "held         {} nodes, {} open files, {} directories",
             overlay.live_nodes, overlay.open_files, overlay.directory_descriptors

@@ -146,6 +146,7 @@ impl Options {
                 0 => return Err(given.wrong("must be at least 1")),
                 threads => self.threads = Some(threads),
             },
+            "look_ahead" => self.no_look_ahead = !given.switch()?,
             "stats_socket" => self.stats_socket = Some(given.path()?),
             "log_level" => self.log_level = Some(given.text()?),
             "debug" => self.log_level = Some("debug".to_owned()),

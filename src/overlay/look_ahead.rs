@@ -1,0 +1,262 @@
+//! Finding names before they are asked for.
+//!
+//! A client that walks a tree waits for one layer's answer after the other while another processor
+//! has nothing to do. Where there is one, a thread finds what will be asked for next
+//! ([`super::foresight`] guesses it).
+//!
+//! What it finds stays true: lowers do not change, so that a name whose topmost entry lies in a lower
+//! means the same for as long as the listing of its directory says so. What is found is kept in that
+//! listing, given to the first lookup of the name, and goes with the entry, with the listing, or when
+//! too much else was found since. Of the upper nothing is found ahead.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use super::directory::Directory;
+use super::foresight::Guess;
+use super::listing::{Listed, Listing, Part};
+use super::lookup::part_numbers;
+use super::merge::Merged;
+use super::node::Node;
+use super::sync::Mutex;
+use super::{Name, NodeId, Overlay, With};
+use crate::error::FsResult;
+
+/// Entries of layers, so many together, that are found and not asked for yet; the oldest go.
+const MOST: usize = 4096;
+/// Names of one guess.
+const OF_EACH: usize = 512;
+/// Directories of more names are not read for a guess.
+const SMALL: usize = 4096;
+
+/// What was found of the names of one directory, by their cookies.
+#[derive(Debug, Default)]
+pub(super) struct Found(Mutex<BTreeMap<u64, Merged>>);
+
+impl Found {
+    pub fn keep(&self, cookie: u64, merged: Merged) {
+        self.0.lock().insert(cookie, merged);
+    }
+
+    /// What was found under a name whose cookie is asked for only if there is anything.
+    pub fn take(&self, cookie: impl FnOnce() -> u64) -> Option<Merged> {
+        let mut found = self.0.lock();
+        if found.is_empty() { None } else { found.remove(&cookie()) }
+    }
+
+    pub fn has(&self, cookie: u64) -> bool {
+        self.0.lock().contains_key(&cookie)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub fn clear(&self) {
+        // Dropped after the lock: descriptors are closed by that.
+        let all = std::mem::take(&mut *self.0.lock());
+        drop(all);
+    }
+}
+
+/// Where something was found, and how much.
+#[derive(Debug, Default)]
+struct Kept {
+    dirs: VecDeque<(Weak<Node>, usize)>,
+    total: usize,
+}
+
+impl Overlay {
+    /// From now on names are found ahead; `start` is called when there is something to do, and is
+    /// to start a thread that runs [`Overlay::look_ahead`].
+    pub fn begin_to_look_ahead(&self, start: impl Fn() -> bool + Send + Sync + 'static) {
+        self.foresight.begin(Box::new(start));
+    }
+
+    /// Ends that, and waits for the thread.
+    pub fn stop_looking_ahead(&self) {
+        self.foresight.end();
+    }
+
+    /// Looks ahead until there was nothing to do for a while.
+    pub fn look_ahead(&self) {
+        let _turn = self.foresight.turn();
+        let mut kept = Kept::default();
+        loop {
+            while let Some(guess) = self.foresight.next() {
+                self.follow(guess, &mut kept);
+            }
+            kept.bound(self, 0);
+            if self.foresight.ends() {
+                return;
+            }
+        }
+    }
+
+    /// Finds what reading the directory `node` would give.
+    #[cfg(all(test, feature = "models"))]
+    pub(super) fn look_into(&self, node: NodeId) {
+        let guess = Guess::Listed { dir: node, with: With::Everything, after: 0 };
+        self.follow(guess, &mut Kept::default());
+    }
+
+    fn follow(&self, guess: Guess, kept: &mut Kept) {
+        let (Guess::Listed { dir: id, .. } | Guess::Names { dir: id, .. }) = guess;
+        let Ok(node) = self.nodes.get(id) else { return };
+        // What cannot be found now is an error to who asks for it.
+        let cost = match (&node.dir, guess) {
+            (Some(dir), Guess::Listed { with, after, .. }) => {
+                self.find_listed(&node, dir, with, after)
+            }
+            (Some(dir), Guess::Names { from, count, .. }) => {
+                self.find_named(&node, dir, &from, count)
+            }
+            (None, _) => Ok(0),
+        };
+        if let Ok(cost @ 1..) = cost {
+            kept.dirs.push_back((Arc::downgrade(&node), cost));
+            kept.total += cost;
+            kept.bound(self, MOST);
+        }
+        self.let_go(node);
+    }
+
+    /// Makes sure that a directory has a listing, if it is not large.
+    fn list_ahead(&self, node: &Arc<Node>, dir: &Directory) -> FsResult<()> {
+        if dir.listing.read().is_some() {
+            return Ok(());
+        }
+        let state = dir.state.read();
+        if !state.dead {
+            self.list_small(dir, SMALL)?;
+        }
+        drop(state);
+        let entries = dir.listing.read().as_ref().map_or(0, Listing::len);
+        self.keep_listing(node, entries);
+        Ok(())
+    }
+
+    /// Finds what reading the directory goes on to give.
+    fn find_listed(
+        &self,
+        node: &Arc<Node>,
+        dir: &Directory,
+        with: With,
+        after: u64,
+    ) -> FsResult<usize> {
+        self.list_ahead(node, dir)?;
+        let (mut cookie, mut cost) = (after, 0);
+        for _ in 0..OF_EACH {
+            let next = {
+                let listing = dir.listing.read();
+                let Some(listing) = listing.as_ref() else { break };
+                let after = cookie.max(listing.read_to());
+                let next = listing.after(after).find(|(_, entry)| {
+                    matches!(entry.part, Part::Lower(_))
+                        && entry.kind.is_some_and(|kind| with.includes(kind))
+                });
+                next.map(|(cookie, entry)| (cookie, entry.name.clone()))
+            };
+            let Some((at, name)) = next else { break };
+            if self.foresight.is_over() {
+                break;
+            }
+            cookie = at;
+            cost += self.find_ahead(dir, &name)?;
+        }
+        Ok(cost)
+    }
+
+    /// Finds `count` names from `from` on, in their order.
+    fn find_named(
+        &self,
+        node: &Arc<Node>,
+        dir: &Directory,
+        from: &Name,
+        count: usize,
+    ) -> FsResult<usize> {
+        self.list_ahead(node, dir)?;
+        let mut names: Vec<Name> = match dir.listing.read().as_ref() {
+            Some(listing) => {
+                let lower = |entry: &&Listed| matches!(entry.part, Part::Lower(_));
+                listing
+                    .after(0)
+                    .map(|(_, entry)| entry)
+                    .filter(lower)
+                    .map(|e| e.name.clone())
+                    .collect()
+            }
+            None => return Ok(0),
+        };
+        names.sort_unstable();
+        let at = names.partition_point(|name| name <= from);
+        let mut cost = 0;
+        for name in names.iter().skip(at).take(count) {
+            if self.foresight.is_over() {
+                break;
+            }
+            cost += self.find_ahead(dir, name)?;
+        }
+        Ok(cost)
+    }
+
+    /// Finds one name and keeps what it is; returns how many entries of layers were asked.
+    fn find_ahead(&self, dir: &Directory, name: &Name) -> FsResult<usize> {
+        let state = dir.state.read();
+        if state.dead {
+            return Ok(0);
+        }
+        let known = match dir.listing.read().as_ref() {
+            Some(listing) => match listing.to_be_found(name) {
+                Some(listed) => part_numbers(dir, listed),
+                None => return Ok(0),
+            },
+            None => return Ok(0),
+        };
+        let parts: Vec<_> = dir.parts().collect();
+        let Some(merged) = self.merge(&parts, name, Some(&known))? else { return Ok(0) };
+        let cost = merged.parts.len() + 1;
+        // The listing may be gone; it cannot have changed, for the names stay while we read them.
+        if let Some(listing) = dir.listing.read().as_ref() {
+            listing.keep_found(name, merged);
+            self.foresight.note_found(1);
+        }
+        Ok(cost)
+    }
+
+    /// What was found ahead of a name, for who asks for it now.
+    pub(super) fn found_ahead(&self, dir: &Directory, name: &Name) -> Option<Merged> {
+        let found = dir.listing.read().as_ref()?.take_found(name)?;
+        self.foresight.note_used();
+        Some(found)
+    }
+
+    /// Takes note that a name was asked for which had not been found ahead.
+    pub(super) fn note_not_found_ahead(&self, id: NodeId, dir: &Directory, name: &Name) {
+        if self.foresight.is_on() {
+            let left = || dir.listing.read().as_ref().map_or(0, |listing| listing.found());
+            self.foresight.missed(id, dir, name, left);
+        }
+    }
+
+    fn let_go(&self, node: Arc<Node>) {
+        self.listings.forget(&self.nodes.let_go(node));
+    }
+}
+
+impl Kept {
+    /// Lets the oldest go until no more than `most` are left.
+    fn bound(&mut self, overlay: &Overlay, most: usize) {
+        while self.total > most {
+            let Some((node, cost)) = self.dirs.pop_front() else { break };
+            self.total = self.total.saturating_sub(cost);
+            let Some(node) = node.upgrade() else { continue };
+            if let Some(dir) = &node.dir
+                && let Some(listing) = dir.listing.read().as_ref()
+            {
+                listing.clear_found();
+            }
+            overlay.let_go(node);
+        }
+    }
+}
