@@ -1,5 +1,5 @@
 //! `docs/SEMANTICS.md` names, for each of its statements, tests that exist; so does
-//! `docs/OPTIONS.md` for each option.
+//! `docs/OPTIONS.md` for each option, and `docs/SECURITY.md` for each threat and promise.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at what is not as expected")]
 
@@ -40,6 +40,31 @@ fn every_statement_names_tests_that_exist() {
 fn options_name_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     assert_tests_exist(root, &fs::read_to_string(root.join("docs/OPTIONS.md")).unwrap());
+}
+
+/// Below "Trust" each row of a table is a threat or a promise, and its last column the tests.
+#[test]
+fn every_threat_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let begin = text.find("## Layers by a stranger").unwrap();
+    let end = text.find("## Checkers").unwrap();
+    let mut rows = 0;
+    for row in text[begin..end].lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let tests = cells.last().unwrap().trim_end_matches(" |");
+        if matches!(tests, "test" | "the same") {
+            continue;
+        }
+        rows += 1;
+        for word in tests.split('`').skip(1).step_by(2) {
+            let file = word.split("::").next().unwrap();
+            assert!(root.join("tests").join(format!("{file}.rs")).is_file(), "{row}");
+        }
+        assert!(tests.contains('`'), "no test: {row}");
+        assert_tests_exist(root, tests);
+    }
+    assert!(rows > 20, "{rows} rows");
 }
 
 fn assert_tests_exist(root: &Path, text: &str) {

@@ -38,11 +38,11 @@ pub enum Nlink {
 }
 
 impl Nlink {
-    /// Reads the xattr; garbage counts as unknown.
+    /// Reads the xattr; garbage, and what no count of links comes near to, is unknown.
     pub fn parse(value: &[u8]) -> Option<Nlink> {
         let text = std::str::from_utf8(value).ok()?;
         let (base, number) = text.split_at_checked(1)?;
-        let number: i64 = number.parse().ok()?;
+        let number = i64::from(number.parse::<i32>().ok()?);
         match base {
             "U" => Some(Nlink::Upper(number)),
             "L" => Some(Nlink::Lower(number)),
@@ -103,7 +103,8 @@ pub fn count_from_upper(
 
 fn lower_count(namespace: Namespace, of: Target<'_>) -> FsResult<Option<i64>> {
     let value = namespace.get(of, Mark::LowerNlink)?;
-    Ok(value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()))
+    let count = |value: Vec<u8>| std::str::from_utf8(&value).ok()?.parse::<u32>().ok();
+    Ok(value.and_then(count).map(i64::from))
 }
 
 /// The index of one upper.
@@ -244,6 +245,7 @@ mod tests {
             assert_eq!(nlink.to_bytes(), text.as_bytes());
             assert_eq!(Nlink::parse(text.as_bytes()), Some(nlink));
         }
+        assert_eq!(Nlink::parse(b"U+9223372036854775807"), None);
         assert_eq!(Nlink::parse(b""), None);
         assert_eq!(Nlink::parse(b"X+1"), None);
         assert_eq!(Nlink::parse(b"\xffU"), None);
