@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-/// Bytes handed over at once, and how many such pieces may wait.
-const PIECE: usize = 256 << 10;
+/// Bytes handed over at once (fewer for Miri, which is slow), and how many such pieces may wait.
+const PIECE: usize = if cfg!(miri) { 1 << 10 } else { 256 << 10 };
 const WAITING: usize = 16;
 
 /// Gives `consume` the content of `source`, which a thread reads ahead of it. The thread has
