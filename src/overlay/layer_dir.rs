@@ -12,8 +12,9 @@ use super::sync::{Mutex, RwLock};
 use crate::error::{Errno, FsResult};
 use crate::layer::LayerIndex;
 use crate::layer::xattrs::{DirMarks, dir_marks};
+use crate::sys::dir::{RawEntry, list_dir, read_dir};
 use crate::sys::xattr::Target;
-use crate::sys::{OFlags, OwnedFd, file};
+use crate::sys::{AsFd, OFlags, OwnedFd, file};
 
 /// A directory of one layer: how to reach it again, whatever is open.
 ///
@@ -29,6 +30,8 @@ pub struct LayerDir {
     impure: AtomicBool,
     /// A descriptor of it may be kept.
     kept: AtomicBool,
+    /// Somebody reads it through the descriptor that is kept.
+    being_read: AtomicBool,
     place: RwLock<Place>,
 }
 
@@ -65,7 +68,8 @@ impl LayerDir {
         let impure = AtomicBool::new(marks.impure);
         let xattr_whiteouts = marks.xattr_whiteouts.map(OnceLock::from).unwrap_or_default();
         let (kept, place) = (AtomicBool::new(false), RwLock::new(place));
-        Arc::new(LayerDir { id, layer, xattr_whiteouts, impure, kept, place })
+        let being_read = AtomicBool::new(false);
+        Arc::new(LayerDir { id, layer, xattr_whiteouts, impure, kept, being_read, place })
     }
 
     /// Whether whiteouts in xattr form may be inside. `fd` is this directory: its mark is read
@@ -86,6 +90,39 @@ impl LayerDir {
     /// Takes note that an entry with an origin may be inside.
     pub fn set_impure(&self) {
         self.impure.store(true, Ordering::Relaxed);
+    }
+
+    /// Opens the directory `name` in `dir` of the layer. In a lower so that it can be read as well,
+    /// where that is permitted, which spares opening it again. In the upper only its place: what
+    /// btrfs lists of an open directory are the names that it had when it was opened.
+    pub fn open(layer: LayerIndex, dir: impl AsFd, name: &OsStr) -> FsResult<OwnedFd> {
+        if !layer.is_upper() {
+            match file::open_at(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Err(Errno::ACCESS | Errno::PERM) => {}
+                opened => return opened,
+            }
+        }
+        file::open_at(dir, name, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    /// Calls `each` for every entry, `fd` being this directory, until it returns `false`. Returns
+    /// whether the end was reached.
+    pub fn list(
+        &self,
+        fd: &OwnedFd,
+        mut each: impl FnMut(RawEntry<'_>) -> FsResult<bool>,
+    ) -> FsResult<bool> {
+        // Who reads a descriptor moves its offset: one at a time.
+        if self.layer.is_upper() || self.being_read.swap(true, Ordering::AcqRel) {
+            return list_dir(fd, each);
+        }
+        let done = match read_dir(fd, &mut each) {
+            // It only names the directory.
+            Err(Errno::BADF) => list_dir(fd, each),
+            done => done,
+        };
+        self.being_read.store(false, Ordering::Release);
+        done
     }
 
     /// The root of a layer; `fds` is where descriptors below it are kept.
@@ -248,7 +285,7 @@ impl DirFds {
             *count += 1;
         }
         while let Some((child, name)) = missing.pop() {
-            let open = || file::open_at(&fd, &name, OFlags::PATH | OFlags::DIRECTORY);
+            let open = || LayerDir::open(child.layer, &fd, &name);
             fd = Arc::new(self.with_room(open)?);
             self.keep(&child, fd.clone());
         }

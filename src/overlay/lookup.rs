@@ -179,7 +179,7 @@ impl Overlay {
     pub(super) fn ino_of(&self, dir: &Directory, merged: &Merged) -> FsResult<u64> {
         let key = merged.key();
         let impure = dir.is_impure();
-        let only_upper = merged.parts.iter().all(|(dir, _)| dir.layer.is_upper());
+        let only_upper = merged.parts.iter().all(|dir| dir.layer.is_upper());
         if merged.is_upper() && only_upper && impure {
             let fd = self.dir_fds.get(&merged.place.0)?;
             return self.upper_ino(&fd, &merged.place.1, &merged.stat);
@@ -255,7 +255,7 @@ impl Found<'_> {
 
 impl Merged {
     fn into_directory(self, is_upper: bool, parent: &Node, name: &Name) -> FsResult<Directory> {
-        let mut parts = self.parts.into_iter().map(|(dir, _)| dir);
+        let mut parts = self.parts.into_iter();
         let upper = if is_upper { parts.next() } else { None };
         let mut dir = Directory::new(upper, parts.collect());
         if !dir.lowers.is_empty() {

@@ -11,14 +11,14 @@ use std::sync::Arc;
 use super::layer_dir::{LayerDir, Marks, name_of};
 use super::node::RealKey;
 use super::{Name, Overlay};
-use crate::error::FsResult;
+use crate::error::{Errno, FsResult};
 use crate::layer::redirect::Redirect;
 use crate::layer::whiteout::Style;
 use crate::layer::xattrs::DirMarks;
 use crate::layer::{LayerIndex, Probe, entry, probe};
+use crate::sys::OwnedFd;
 use crate::sys::stat::Stat;
 use crate::sys::xattr::Target;
-use crate::sys::{OFlags, OwnedFd, file};
 
 /// What was found under a name.
 #[derive(Debug)]
@@ -27,8 +27,10 @@ pub(super) struct Merged {
     pub place: (Arc<LayerDir>, Name),
     /// The attributes of the topmost entry.
     pub stat: Stat,
-    /// For a directory: its parts, topmost first, with their attributes.
-    pub parts: Vec<(Arc<LayerDir>, Stat)>,
+    /// For a directory: its parts, topmost first.
+    pub parts: Vec<Arc<LayerDir>>,
+    /// For a directory: the inode of its topmost lower part.
+    pub lower: Option<RealKey>,
     /// For a directory: where its upper part says that the lower ones are.
     pub redirect: Option<Redirect>,
     /// For a file whose attributes alone lie there: where its data lies.
@@ -40,12 +42,17 @@ impl Merged {
         self.place.0.layer.is_upper()
     }
 
+    fn add(&mut self, part: Arc<LayerDir>, stat: &Stat) {
+        if self.lower.is_none() && !part.layer.is_upper() {
+            self.lower = Some(RealKey { dev: stat.dev, ino: stat.ino });
+        }
+        self.parts.push(part);
+    }
+
     /// The inode that tells it apart: of a merged directory the topmost lower one, which stays
     /// the same when the directory is copied up.
     pub(super) fn key(&self) -> RealKey {
-        let lower = self.parts.iter().find(|(dir, _)| !dir.layer.is_upper());
-        let stat = lower.map_or(&self.stat, |(_, stat)| stat);
-        RealKey { dev: stat.dev, ino: stat.ino }
+        self.lower.unwrap_or(RealKey { dev: self.stat.dev, ino: self.stat.ino })
     }
 }
 
@@ -96,36 +103,35 @@ impl Overlay {
             if known.is_some_and(|known| !redirected && !known.contains(&i)) {
                 continue;
             }
-            let fd = self.dir_fds.get(part)?;
-            let last = i + 1 == parts.len() || (known.is_some() && !redirected);
-            match (self.probe(part, &fd, name, last)?, &mut found) {
-                (Probe::Absent, _) => {}
-                (Probe::Whiteout, _) | (Probe::File(_), Some(_)) => return Ok(found),
-                (Probe::File(stat), None) => {
-                    let place = ((*part).clone(), name.clone());
-                    let below = parts.get(i + 1..).unwrap_or_default();
-                    let data = self.data_place(&place, &stat, below)?;
-                    return Ok(Some(Merged {
-                        place,
-                        stat,
-                        parts: Vec::new(),
-                        redirect: None,
-                        data,
-                    }));
-                }
-                (Probe::Dir(stat), _) => {
-                    let (child, marks) = self.enter(part, &fd, name)?;
-                    add_part(&mut found, part, name, child, stat);
-                    if marks.opaque {
-                        return Ok(found);
+            let listed = known.is_some() && !redirected;
+            let (child, marks) = match self.enter_listed(part, name, listed, &mut found)? {
+                Some(entered) => entered,
+                None => {
+                    let fd = self.dir_fds.get(part)?;
+                    let last = i + 1 == parts.len() || listed;
+                    match (self.probe(part, &fd, name, last)?, &mut found) {
+                        (Probe::Absent, _) => continue,
+                        (Probe::Whiteout, _) | (Probe::File(_), Some(_)) => return Ok(found),
+                        (Probe::File(stat), None) => {
+                            let below = parts.get(i + 1..).unwrap_or_default();
+                            return self.merged_file(part, name, stat, below).map(Some);
+                        }
+                        (Probe::Dir(stat), _) => {
+                            let (child, marks) = self.enter(part, &fd, name)?;
+                            add_part(&mut found, part, name, child.clone(), stat);
+                            (child, marks)
+                        }
                     }
-                    redirected |= marks.redirect.is_some();
-                    if let (true, Some(merged)) = (part.layer.is_upper(), &mut found) {
-                        merged.redirect.clone_from(&marks.redirect);
-                    }
-                    search = search.redirected(marks.redirect);
                 }
+            };
+            if marks.opaque {
+                return Ok(found);
             }
+            redirected |= marks.redirect.is_some();
+            if let (true, Some(merged)) = (child.layer.is_upper(), &mut found) {
+                merged.redirect.clone_from(&marks.redirect);
+            }
+            search = search.redirected(marks.redirect);
         }
         if let (Search::FromRoot(path), Some(merged)) = (search, &mut found) {
             self.merge_redirected(merged, path)?;
@@ -133,13 +139,49 @@ impl Overlay {
         Ok(found)
     }
 
+    /// Adds a directory that a listing names below others: that it is one is told by opening it,
+    /// and its attributes matter to nobody. `None` where it must be looked at.
+    fn enter_listed(
+        &self,
+        part: &Arc<LayerDir>,
+        name: &Name,
+        listed: bool,
+        found: &mut Option<Merged>,
+    ) -> FsResult<Option<(Arc<LayerDir>, DirMarks)>> {
+        let Some(merged) = found.as_mut().filter(|merged| listed && merged.lower.is_some()) else {
+            return Ok(None);
+        };
+        let fd = self.dir_fds.get(part)?;
+        let (child, marks) = match self.open_marked(part, &fd, name) {
+            Ok(entered) => entered,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        merged.parts.push(child.clone());
+        Ok(Some((child, marks)))
+    }
+
+    /// A file, or anything else but a directory, whose topmost entry lies in `part`; `below` are
+    /// the layers that may have its data.
+    fn merged_file(
+        &self,
+        part: &Arc<LayerDir>,
+        name: &Name,
+        stat: Stat,
+        below: &[&Arc<LayerDir>],
+    ) -> FsResult<Merged> {
+        let place = (part.clone(), name.clone());
+        let data = self.data_place(&place, &stat, below)?;
+        Ok(Merged { place, stat, parts: Vec::new(), lower: None, redirect: None, data })
+    }
+
     /// Goes on below a directory whose redirect is an absolute path.
     fn merge_redirected(&self, merged: &mut Merged, mut path: Vec<OsString>) -> FsResult<()> {
-        let from = merged.parts.last().map_or(LayerIndex::UPPER, |(dir, _)| dir.layer);
+        let from = merged.parts.last().map_or(LayerIndex::UPPER, |dir| dir.layer);
         for root in self.lower_roots.iter().filter(|root| root.layer > from) {
             let step = self.walk_layer(root, &path)?;
-            if let Some(part) = step.found {
-                merged.parts.push(part);
+            if let Some((dir, stat)) = step.found {
+                merged.add(dir, &stat);
             }
             if step.stop {
                 break;
@@ -216,9 +258,25 @@ impl Overlay {
         if self.is_bottom(parent.layer) {
             return Ok((LayerDir::child(parent, name, Marks::default()), DirMarks::default()));
         }
-        let own = file::open_at(fd, name, OFlags::PATH | OFlags::DIRECTORY)?;
-        let marks = entry::marks_of_fd(&own, self.redirect_trust(parent.layer))?;
-        let child = LayerDir::child(parent, name, (&marks).into());
+        self.open_marked(parent, fd, name)
+    }
+
+    fn open_marked(
+        &self,
+        parent: &Arc<LayerDir>,
+        fd: &OwnedFd,
+        name: &Name,
+    ) -> FsResult<(Arc<LayerDir>, DirMarks)> {
+        let own = LayerDir::open(parent.layer, fd, name)?;
+        let (marks, shown) = match self.is_bottom(parent.layer) {
+            true => (DirMarks::default(), Marks::default()),
+            false => {
+                let marks = entry::marks_of_fd(&own, self.redirect_trust(parent.layer))?;
+                let shown = (&marks).into();
+                (marks, shown)
+            }
+        };
+        let child = LayerDir::child(parent, name, shown);
         self.dir_fds.keep(&child, Arc::new(own));
         Ok((child, marks))
     }
@@ -260,17 +318,13 @@ fn add_part(
     child: Arc<LayerDir>,
     stat: Stat,
 ) {
-    match found {
-        Some(merged) => merged.parts.push((child, stat)),
-        None => {
-            let place = (parent.clone(), name.clone());
-            *found = Some(Merged {
-                place,
-                stat,
-                parts: vec![(child, stat)],
-                redirect: None,
-                data: None,
-            });
-        }
-    }
+    let merged = found.get_or_insert_with(|| Merged {
+        place: (parent.clone(), name.clone()),
+        stat,
+        parts: Vec::new(),
+        lower: None,
+        redirect: None,
+        data: None,
+    });
+    merged.add(child, &stat);
 }

@@ -16,7 +16,7 @@ use super::{DirEntry, Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::layer::whiteout;
 use crate::sys::OwnedFd;
-use crate::sys::dir::{RawEntry, list_dir};
+use crate::sys::dir::RawEntry;
 use crate::sys::stat::stat_at;
 
 /// Which directories have listings, so that together they stay bounded.
@@ -285,7 +285,7 @@ impl Overlay {
                 Some(n) => Part::Lower(u16::try_from(n).map_err(|_| Errno::OVERFLOW)?),
             };
             let fd = self.dir_fds.get(part)?;
-            let complete = list_dir(&fd, |raw| {
+            let complete = part.list(&fd, |raw| {
                 if let Some(entry) = self.classify(dir, part, part_number, &fd, raw)? {
                     listing.put_below(entry, &mut decided);
                 }
