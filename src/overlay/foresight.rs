@@ -170,6 +170,14 @@ impl Foresight {
         }
     }
 
+    /// The directory `dir` was looked up as had been guessed: what is in it will be next.
+    pub fn entered(&self, dir: NodeId) {
+        let mut state = self.state.lock();
+        let (from, count) = (Name::default(), usize::from(WINDOW));
+        state.waiting.push_front(Guess::Names { dir, from, count });
+        self.call(state);
+    }
+
     /// So many names were found.
     pub fn note_found(&self, names: usize) {
         self.found.fetch_add(names as u64, Ordering::Relaxed);
