@@ -79,7 +79,8 @@ impl Store {
     pub(super) fn image_config_bytes(&self, id: &ImageId) -> Result<(Vec<u8>, ImageConfig)> {
         let path = self.layout.image_config(id);
         let Some(bytes) = durable::read_if_present(&path)? else {
-            return Err(Error::NotFound { kind: "image", name: id.to_string() });
+            let why = "it is missing: see what plyfs check --repair does";
+            return Err(Error::invalid(path.display().to_string(), why));
         };
         let what = || path.display().to_string();
         let (found, config) =
