@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn who_wants_attributes_asks_for_few_of_them_one_by_one() {
         // Miri, which is slow, finds no more in many than in few.
-        let dirs = if cfg!(miri) { 200 } else { 10_000 };
+        let dirs = if cfg!(miri) { 100 } else { 10_000 };
         let (full, lookups) = walk(&Readers::new(), 7, dirs, 10);
         assert!(full as u64 >= dirs - 10, "{full} of {dirs} directories came with everything");
         assert!(lookups <= 100, "{lookups} lookups");
