@@ -167,6 +167,28 @@ fn removal_leaves_whiteouts_only_where_needed() {
     assert_eq!(names(&stack.open(), "d/sub"), [""; 0]);
 }
 
+/// The kernel asks for `security.capability` before the first write to each file.
+#[test]
+fn a_new_file_is_known_to_have_no_xattrs() {
+    let stack = Stack::new();
+    let fs = stack.open();
+    let capability = n("security.capability");
+    for name in ["first", "second"] {
+        let flags = OFlags::WRONLY;
+        let (entry, opened) = fs.create(&ROOT, NodeId::ROOT, n(name), 0o644, 0, flags).unwrap();
+        fs.release(opened.handle);
+        assert_eq!(fs.getxattr(entry.node, capability, &mut []), Err(Errno::NODATA));
+        if name == "first" {
+            let (set, none) = (n("user.a"), rustix::fs::XattrFlags::empty());
+            fs.setxattr(entry.node, set, b"1", none, false).unwrap();
+            assert_eq!(fs.getxattr(entry.node, set, &mut [0; 8]), Ok(1));
+        }
+    }
+    // Unless they are labelled.
+    let bare = fs.listxattr(walk(&fs, "second").unwrap().node).unwrap().is_empty();
+    assert_eq!(fs.figures().xattrs.hits, if bare { 2 } else { 0 });
+}
+
 #[test]
 fn a_lower_directory_is_renamed_by_redirect() {
     let stack = Stack::new();

@@ -92,8 +92,9 @@ impl Overlay {
             && (self.copies_attributes_only(node.kind(), &stat)
                 || (linked && node.kind() == FileType::RegularFile));
         let data = if attributes_only { data } else { whole(data) };
-        let staged = stage(upper, node.kind(), &source, &stat, data, origin.as_ref())?;
-        let published = self.publish_copy(upper, node, &staged, &stat, entry, attributes_only);
+        let (staged, key) = stage(upper, node.kind(), &source, &stat, data, origin.as_ref())?;
+        let copied = Stat { dev: key.dev, ino: key.ino, ..stat };
+        let published = self.publish_copy(upper, node, &staged, &copied, entry, attributes_only);
         if let (Err(_) | Ok(false), Staged::Named(name)) = (&published, &staged) {
             upper.work.discard(name);
         }
@@ -138,7 +139,7 @@ impl Overlay {
         upper.has_xattrs.then(origin).flatten()
     }
 
-    /// Publishes a copy. Returns `false` where the name was taken away meanwhile: then the
+    /// Publishes a copy, whose attributes are `stat`. Returns `false` where the name was taken away meanwhile: then the
     /// caller looks again.
     fn publish_copy(
         &self,
@@ -191,9 +192,8 @@ impl Overlay {
         if let Err(errno) = node::set_times(&fd, "".as_ref(), &times_of(&before)) {
             tracing::warn!(%errno, "cannot restore a directory's times after copy-up");
         }
-        let copied = At::Entry(fd, alias.name.clone()).stat()?;
         node.state.lock().set_index(entry);
-        self.settle(node, upper_dir, &alias, &copied, attributes_only)?;
+        self.settle(node, upper_dir, &alias, stat, attributes_only)?;
         self.relist(&alias.parent, |listing| {
             let ino = node.state.lock().ino;
             listing.put_copied_up(Listed::in_upper(&alias.name, stat.file_type(), ino, true));
@@ -275,7 +275,8 @@ impl Overlay {
         }
         let source = self.source_of(node)?;
         let stat = self.as_kept(self.stat_of(node, &source.at)?);
-        let fd = match stage_file(upper, &source, &stat, whole(data), None)? {
+        let (staged, _) = stage_file(upper, &source, &stat, whole(data), None)?;
+        let fd = match staged {
             Staged::Unnamed(fd) => fd,
             Staged::Named(name) => {
                 let fd = file::open_path_at(upper.work.staging(), &name)?;

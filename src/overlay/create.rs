@@ -151,10 +151,22 @@ impl Overlay {
         };
         self.add_stored(LayerIndex::UPPER, Target::at(&dir_fd, &name), &mut stat)?;
         let node = self.adopt(&parent, dir, &name, &stat)?;
+        if let (Some(file), false) = (&fd, inherits)
+            && self.is_bare(file)
+        {
+            node.set_no_xattrs(true);
+        }
         let ino = node.state.lock().ino;
         let listed = Listed::in_upper(&name, stat.file_type(), ino, occupant.below);
         self.relist(&parent, |listing| listing.put(listed));
         Ok((Entry { node: node.id, stat: self.shown(&node, stat)? }, fd.map(Arc::new)))
+    }
+
+    /// Whether a new file has no xattrs, so that the first write need not ask for them. Asked of the
+    /// first one: where a label is given to it, it is to all.
+    fn is_bare(&self, file: &OwnedFd) -> bool {
+        let none = || xattr::list(Target::fd(file)).is_ok_and(|names| names.is_empty());
+        *self.new_files_are_bare.get_or_init(none)
     }
 
     pub(super) fn birth(&self, caller: &Caller, mode: u32) -> Birth {

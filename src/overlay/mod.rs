@@ -24,7 +24,7 @@
 //! | `stack` | opening the layers of a mount, and refusing what cannot work |
 
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Errno, FsResult};
 use crate::layer::ids::IdMap;
@@ -235,6 +235,8 @@ pub struct Overlay {
     counters: Counters,
     /// Changes with each xattr that is set, see [`Overlay::has_no_xattrs`].
     xattrs_set: AtomicU64,
+    /// See [`Overlay::is_bare`].
+    new_files_are_bare: OnceLock<bool>,
     /// See the order of locks in `node`.
     moves: Mutex<()>,
 }

@@ -1,7 +1,7 @@
 //! Opening the layers of a mount, and refusing what cannot work.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::counters::Counters;
 use super::directory::Directory;
@@ -93,6 +93,7 @@ impl Overlay {
             foresight: super::foresight::Foresight::default(),
             counters: Counters::default(),
             xattrs_set: AtomicU64::new(0),
+            new_files_are_bare: OnceLock::new(),
             moves: Mutex::new(()),
             upper,
             lowers,

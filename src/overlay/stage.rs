@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use rustix::fs::{FileType, XattrFlags};
 
 use super::copy_up::Data;
+use super::node::RealKey;
 use super::place::At;
 use crate::error::{Errno, FsResult};
 use crate::layer::origin::Origin;
@@ -41,7 +42,7 @@ pub(super) fn copied_length(kind: FileType, stat: &Stat, data: Data) -> u64 {
     }
 }
 
-/// Makes the copy: for a file, as much of its data as `data` says.
+/// Makes the copy: for a file, as much of its data as `data` says. Gives its inode, too.
 pub(super) fn stage(
     upper: &Upper,
     kind: FileType,
@@ -49,7 +50,7 @@ pub(super) fn stage(
     stat: &Stat,
     data: Data,
     origin: Option<&Origin>,
-) -> FsResult<Staged> {
+) -> FsResult<(Staged, RealKey)> {
     if kind == FileType::RegularFile {
         return stage_file(upper, source, stat, data, origin);
     }
@@ -69,7 +70,7 @@ pub(super) fn stage(
         _ => node::make_node(staging, &name, stat.mode, stat.rdev)?,
     }
     match dress(upper, &named(upper, &name)?, kind, &source.at, stat, origin) {
-        Ok(()) => Ok(Staged::Named(name)),
+        Ok(key) => Ok((Staged::Named(name), key)),
         Err(errno) => {
             upper.work.discard(&name);
             Err(errno)
@@ -89,12 +90,12 @@ pub(super) fn stage_file(
     stat: &Stat,
     data: Data,
     origin: Option<&Origin>,
-) -> FsResult<Staged> {
+) -> FsResult<(Staged, RealKey)> {
     let (fd, staged) = new_file(upper)?;
     let filled = fill(upper, &fd, source, stat, data, origin);
     match (filled, staged) {
-        (Ok(()), Some(name)) => Ok(Staged::Named(name)),
-        (Ok(()), None) => Ok(Staged::Unnamed(fd)),
+        (Ok(key), Some(name)) => Ok((Staged::Named(name), key)),
+        (Ok(key), None) => Ok((Staged::Unnamed(fd), key)),
         (Err(errno), Some(name)) => {
             upper.work.discard(&name);
             Err(errno)
@@ -126,7 +127,7 @@ fn fill(
     stat: &Stat,
     data: Data,
     origin: Option<&Origin>,
-) -> FsResult<()> {
+) -> FsResult<RealKey> {
     let size = copied_length(FileType::RegularFile, stat, data);
     if data == Data::Attributes {
         file::truncate(fd, stat.size)?;
@@ -142,9 +143,12 @@ fn fill(
             copy::content(&from, fd, size, whole)?;
         }
     }
-    dress(upper, fd, FileType::RegularFile, &source.at, stat, origin)?;
+    let key = dress(upper, fd, FileType::RegularFile, &source.at, stat, origin)?;
     // Data always; attributes alone where the name may reach the disk before them.
-    if size > 0 || upper.reorders() { upper.sync(fd, false) } else { Ok(()) }
+    if size > 0 || upper.reorders() {
+        upper.sync(fd, false)?;
+    }
+    Ok(key)
 }
 
 /// Opens a lower file for reading without touching its access time.
@@ -157,7 +161,7 @@ pub(super) fn open_lower(source: &At) -> FsResult<OwnedFd> {
 }
 
 /// Gives a staged copy everything but its data. The owner comes first, because a change of owner
-/// takes suid bits and capabilities away; the times come last.
+/// takes suid bits and capabilities away; the times come last. Gives its inode.
 fn dress(
     upper: &Upper,
     fd: &OwnedFd,
@@ -165,9 +169,9 @@ fn dress(
     source: &At,
     stat: &Stat,
     origin: Option<&Origin>,
-) -> FsResult<()> {
+) -> FsResult<RealKey> {
+    let own = stat_fd(fd)?;
     if !upper.store_stat(fd, stat)? {
-        let own = stat_fd(fd)?;
         if (own.uid, own.gid) != (stat.uid, stat.gid) {
             node::set_owner(fd, "".as_ref(), Some(stat.uid), Some(stat.gid))?;
         }
@@ -185,7 +189,8 @@ fn dress(
             other => other?,
         }
     }
-    node::set_times(fd, "".as_ref(), &times_of(stat))
+    node::set_times(fd, "".as_ref(), &times_of(stat))?;
+    Ok(RealKey { dev: own.dev, ino: own.ino })
 }
 
 /// Copies all xattrs but overlay's own; no ACLs to where they would be the real file's.
