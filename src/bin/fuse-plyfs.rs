@@ -103,7 +103,7 @@ fn mount(request: &Mount) -> Result<()> {
     }
     let mountpoint = Path::new(mountpoint);
     if request.foreground {
-        daemon::serve(&options, mountpoint, || Ok(()))
+        daemon::serve(&options, mountpoint)
     } else {
         daemon::start(&options, mountpoint)
     }

@@ -11,9 +11,15 @@ pub(crate) const MAX_DATA: usize = 1 << 20;
 /// The page size that data is aligned to, so that a backing file opened with O_DIRECT takes it.
 const PAGE: usize = 4096;
 
-/// Bytes allocated: a page for the headers, the data, and a page of slack for the alignment
-/// (and for names and values beyond the largest data, of which there are none that long).
-const ALLOCATED: usize = PAGE + MAX_DATA + 2 * PAGE;
+/// Bytes allocated for `data`: a page for the headers, the data, and a page of slack for the
+/// alignment (and for names and values beyond the largest data, of which there are none that long).
+const fn allocated(data: usize) -> usize {
+    PAGE + data + 2 * PAGE
+}
+
+/// The most data that INIT and its answer could ever grow to; the kernel gives no request to who
+/// has not room for 8 KiB.
+const INIT_DATA: usize = 2 * PAGE;
 
 /// Where a request is read to. The data of a WRITE starts at a page boundary.
 pub(crate) struct RequestBuffer {
@@ -23,7 +29,16 @@ pub(crate) struct RequestBuffer {
 
 impl RequestBuffer {
     pub(crate) fn new() -> RequestBuffer {
-        let bytes = vec![0; ALLOCATED];
+        RequestBuffer::with_data(MAX_DATA)
+    }
+
+    /// For INIT alone.
+    pub(crate) fn for_init() -> RequestBuffer {
+        RequestBuffer::with_data(INIT_DATA)
+    }
+
+    fn with_data(data: usize) -> RequestBuffer {
+        let bytes = vec![0; allocated(data)];
         let start = page_in(&bytes) - size_of::<InHeader>() - size_of::<WriteIn>();
         RequestBuffer { bytes, start }
     }
@@ -51,7 +66,16 @@ pub(crate) struct ReplyBuffer {
 
 impl ReplyBuffer {
     pub(crate) fn new() -> ReplyBuffer {
-        let bytes = vec![0; ALLOCATED];
+        ReplyBuffer::with_data(MAX_DATA)
+    }
+
+    /// For INIT alone.
+    pub(crate) fn for_init() -> ReplyBuffer {
+        ReplyBuffer::with_data(INIT_DATA)
+    }
+
+    fn with_data(data: usize) -> ReplyBuffer {
+        let bytes = vec![0; allocated(data)];
         let body = page_in(&bytes);
         ReplyBuffer { bytes, body, length: 0 }
     }

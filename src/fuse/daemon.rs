@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 use super::session::{Session, Stopper};
 use super::stats::Socket;
 use super::{join, log, mount};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::overlay::Overlay;
 use crate::overlay::options::Options;
 use crate::sys::process::{self, Side};
@@ -23,15 +23,30 @@ const LAST_OWNER: Duration = Duration::from_secs(2);
 
 /// Mounts and serves in this process; returns when the filesystem is unmounted or a signal
 /// (`SIGTERM`, `SIGINT`, `SIGHUP`) asked for the end. `SIGUSR1` logs the figures, `SIGUSR2`
-/// changes how much is logged. `ready` is called when the mount answers.
+/// changes how much is logged.
 ///
 /// # Errors
 /// Whatever makes the mount impossible; nothing is left mounted then.
-pub fn serve(
-    options: &Options,
-    mountpoint: &Path,
-    ready: impl FnOnce() -> Result<()>,
-) -> Result<()> {
+pub fn serve(options: &Options, mountpoint: &Path) -> Result<()> {
+    match mount(options, mountpoint)? {
+        Some(mounted) => mounted.serve(|| Ok(())),
+        None => Ok(()),
+    }
+}
+
+/// A mount of which INIT is answered, and nothing else yet: whoever uses it waits.
+struct Mounted {
+    overlay: Arc<Overlay>,
+    session: Session,
+    /// Goes with the end of this.
+    socket: Option<Socket>,
+    signals: Signals,
+    until_stdin_ends: bool,
+}
+
+/// Does all that can fail before there is anything to serve. `None` where a live mount was joined,
+/// which its own daemon serves.
+fn mount(options: &Options, mountpoint: &Path) -> Result<Option<Mounted>> {
     process::clear_umask();
     process::use_one_heap();
     if let Err(errno) = process::raise_open_files() {
@@ -43,15 +58,13 @@ pub fn serve(
         .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
     let overlay = match open_layers(options, &mountpoint)? {
         Layers::Ours(overlay) => Arc::new(*overlay),
-        Layers::Joined => return ready(),
+        Layers::Joined => return Ok(None),
     };
-    if let Err(error) = overlay.refuse_mountpoint(&mountpoint) {
+    let mounted = mount_overlay(&overlay, options, &mountpoint, signals);
+    if mounted.is_err() {
         overlay.shutdown();
-        return Err(error);
     }
-    let served = serve_overlay(&overlay, options, &mountpoint, signals, ready);
-    overlay.shutdown();
-    served
+    mounted.map(Some)
 }
 
 /// What became of the layers of a mount.
@@ -82,53 +95,66 @@ fn open_layers(options: &Options, mountpoint: &Path) -> Result<Layers> {
     }
 }
 
-fn serve_overlay(
+fn mount_overlay(
     overlay: &Arc<Overlay>,
     options: &Options,
     mountpoint: &Path,
     signals: Signals,
-    ready: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    // Goes with the end of this function.
-    let mut socket = options.stats_socket.as_deref().map(Socket::bind).transpose()?;
+) -> Result<Mounted> {
+    overlay.refuse_mountpoint(mountpoint)?;
+    let socket = options.stats_socket.as_deref().map(Socket::bind).transpose()?;
     let session = Session::mount(Arc::clone(overlay), options, mountpoint)?;
-    let stopper = session.stopper();
-    let observer = session.observer();
-    let answered = socket.as_mut().map_or(Ok(()), |socket| {
-        let observer = observer.clone();
-        socket.serve(move || observer.snapshot())
-    });
-    let attended = || match options.mount.until_stdin_ends {
-        true => stop_with_stdin(session.stopper()),
-        false => Ok(()),
-    };
-    // Before going to the background takes standard input away.
-    if let Err(error) = answered.and_then(|()| attended()) {
-        // Served all the same, to its end: that is how it is unmounted.
-        stopper.stop();
-        return session.serve().and(Err(error));
+    let until_stdin_ends = options.mount.until_stdin_ends;
+    Ok(Mounted { overlay: Arc::clone(overlay), session, socket, signals, until_stdin_ends })
+}
+
+impl Mounted {
+    /// Serves until the end of the mount. `ready` is called when requests are answered.
+    fn serve(self, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+        let overlay = Arc::clone(&self.overlay);
+        let served = self.serve_session(ready);
+        overlay.shutdown();
+        served
     }
-    let handle = signals.handle();
-    let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut signals = signals;
-        for signal in signals.forever() {
-            match signal {
-                SIGUSR1 => log::announce(observer.snapshot().lines()),
-                SIGUSR2 => log::next_level(),
-                _ => {
-                    tracing::info!("signal {signal}: unmounting");
-                    stopper.stop();
+
+    fn serve_session(mut self, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+        let (stopper, observer) = (self.session.stopper(), self.session.observer());
+        let answered = self.socket.as_mut().map_or(Ok(()), |socket| {
+            let observer = observer.clone();
+            socket.serve(move || observer.snapshot())
+        });
+        let attended = || match self.until_stdin_ends {
+            true => stop_with_stdin(self.session.stopper()),
+            false => Ok(()),
+        };
+        // Before going to the background takes standard input away.
+        if let Err(error) = answered.and_then(|()| attended()) {
+            // Served all the same, to its end: that is how it is unmounted.
+            stopper.stop();
+            return self.session.serve().and(Err(error));
+        }
+        let handle = self.signals.handle();
+        let mut signals = self.signals;
+        let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGUSR1 => log::announce(observer.snapshot().lines()),
+                    SIGUSR2 => log::next_level(),
+                    _ => {
+                        tracing::info!("signal {signal}: unmounting");
+                        stopper.stop();
+                    }
                 }
             }
+        });
+        let served = self.session.serve_and(ready);
+        handle.close();
+        match watcher {
+            Ok(watcher) => drop(watcher.join()),
+            Err(error) => tracing::warn!("signals are not handled: {error}"),
         }
-    });
-    let served = session.serve_and(ready);
-    handle.close();
-    match watcher {
-        Ok(watcher) => drop(watcher.join()),
-        Err(error) => tracing::warn!("signals are not handled: {error}"),
+        served
     }
-    served
 }
 
 /// Stops the session when standard input ends: a pipe, whose other end the kernel closes when the
@@ -147,23 +173,29 @@ fn stop_with_stdin(stopper: Stopper) -> Result<()> {
 }
 
 /// Mounts and leaves a process in the background that serves. Returns when the mount answers.
-/// Must be called before there are other threads.
+/// Must be called before there are other threads, and leaves this process good for nothing but its
+/// end.
 ///
 /// # Errors
-/// As [`serve`], whose error comes back from the process in the background.
+/// As [`serve`].
 pub fn start(options: &Options, mountpoint: &Path) -> Result<()> {
-    let failed = |errno: Errno| Error::io("start a process for", mountpoint, errno);
-    let (reader, writer) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
-    match process::fork().map_err(failed)? {
-        Side::Parent(child) => {
+    // Doubled as late as possible: what a process touches before, its child need not touch again.
+    let Some(mounted) = mount(options, mountpoint)? else { return Ok(()) };
+    let failed = |errno| Error::io("mount on", mountpoint, errno);
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let doubled = pipe.and_then(|pipe| Ok((pipe, process::fork()?)));
+    match doubled {
+        Ok(((reader, writer), Side::Parent(child))) => {
             drop(writer);
+            // The child's now, with all that ends when it is dropped.
+            std::mem::forget(mounted);
             wait_until_ready(reader, child, mountpoint)
         }
-        Side::Child => {
+        Ok(((reader, writer), Side::Child)) => {
             drop(reader);
-            std::process::exit(run_in_background(options, mountpoint, writer))
+            std::process::exit(run_in_background(mounted, mountpoint, writer))
         }
+        Err(errno) => mounted.serve(|| Err(failed(errno))),
     }
 }
 
@@ -191,9 +223,9 @@ fn wait_until_ready(reader: OwnedFd, child: process::Child, mountpoint: &Path) -
 }
 
 /// Serves as the child of [`start`]; returns the exit code.
-fn run_in_background(options: &Options, mountpoint: &Path, writer: OwnedFd) -> i32 {
+fn run_in_background(mounted: Mounted, mountpoint: &Path, writer: OwnedFd) -> i32 {
     let mut waiting = Some(File::from(writer));
-    let served = serve(options, mountpoint, || {
+    let served = mounted.serve(|| {
         process::detach().map_err(|errno| Error::io("detach from", mountpoint, errno))?;
         log::leave_terminal();
         tell(&mut waiting, READY);

@@ -17,7 +17,8 @@ use super::buffer::MAX_DATA;
 use crate::error::{Errno, Error, Result, errno_of};
 use crate::overlay::options::Options;
 use crate::sys::mount::{self, MountFlags};
-use crate::sys::{OwnedFd, fuse_dev};
+use crate::sys::stat::stat_fd;
+use crate::sys::{OwnedFd, file, fuse_dev};
 
 const FUSERMOUNT: &str = "fusermount3";
 
@@ -217,12 +218,10 @@ fn no_device(errno: Errno) -> Error {
 /// The absolute path of a mountpoint, which must be a directory.
 pub(crate) fn resolve(mountpoint: &Path) -> Result<PathBuf> {
     let wrong = |errno: Errno| Error::io("mount on", mountpoint, errno);
-    let path = std::fs::canonicalize(mountpoint)
-        .map_err(|error| Error::std_io("mount on", mountpoint, &error))?;
-    let data = std::fs::metadata(&path).map_err(|e| Error::std_io("mount on", mountpoint, &e))?;
-    if !data.is_dir() {
-        return Err(wrong(Errno::NOTDIR));
-    }
+    let dir = file::open_root(mountpoint).map_err(wrong)?;
+    // A dead mount there would not answer.
+    stat_fd(&dir).map_err(wrong)?;
+    let path = file::real_path(&dir).map_err(wrong)?;
     if path.as_os_str().as_bytes() == b"/" {
         return Err(wrong(Errno::BUSY));
     }

@@ -14,9 +14,9 @@
 //! another, up to half the processors: the other half is for the clients.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -49,8 +49,8 @@ pub(super) struct Workers {
     /// Tells the session of each thread that ended.
     events: Sender<Event>,
     most: usize,
-    /// The most readers that are wanted while none is stuck.
-    busy_readers: usize,
+    /// The most readers that are wanted while none is stuck; found out when it first matters.
+    busy_readers: OnceLock<usize>,
     /// Threads that were started and did not end.
     live: AtomicUsize,
     /// Readers that wait for a request.
@@ -70,6 +70,7 @@ pub(super) struct Workers {
 #[derive(Debug, Default)]
 struct Duty {
     readers: usize,
+    /// Counted from when one is called for, so that there are never two for one.
     standing_by: usize,
     /// Readers that are wanted; more than there are while one was called for.
     wanted: usize,
@@ -96,13 +97,12 @@ impl Workers {
         most: Option<usize>,
         events: Sender<Event>,
     ) -> Result<Arc<Workers>> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let most = most.unwrap_or(MOST).max(1);
         let workers = Arc::new(Workers {
             adapter,
             events,
             most,
-            busy_readers: (processors / 2).clamp(1, most),
+            busy_readers: OnceLock::new(),
             live: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             progress: AtomicU64::new(0),
@@ -121,11 +121,11 @@ impl Workers {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Starts a thread, unless there are as many as there may be.
-    fn add(self: &Arc<Self>, channel: &Channel, role: Role) -> Result<()> {
+    /// Starts a thread; `false` where there are as many as there may be.
+    fn add(self: &Arc<Self>, channel: &Channel, role: Role) -> Result<bool> {
         let room = |live: usize| (live < self.most).then_some(live + 1);
         let Ok(number) = self.live.fetch_update(Ordering::AcqRel, Ordering::Acquire, room) else {
-            return Ok(());
+            return Ok(false);
         };
         let started = channel.another().and_then(|channel| {
             let mut worker = Worker::new(channel, Arc::clone(self));
@@ -137,16 +137,24 @@ impl Workers {
         if started.is_err() {
             self.live.fetch_sub(1, Ordering::AcqRel);
         }
-        started.map(drop)
+        started.map(|_| true)
     }
 
     /// Makes sure that a thread stands by, if there may be another. Without one the mount goes
     /// on, only slow requests then keep others waiting.
     fn ensure_standby(self: &Arc<Self>, channel: &Channel) {
-        if self.duty.lock().standing_by > 0 {
-            return;
+        {
+            let mut duty = self.duty.lock();
+            if duty.standing_by > 0 {
+                return;
+            }
+            duty.standing_by += 1;
         }
-        if let Err(error) = self.add(channel, Role::StandBy) {
+        let added = self.add(channel, Role::StandBy);
+        if !matches!(added, Ok(true)) {
+            self.duty.lock().standing_by -= 1;
+        }
+        if let Err(error) = added {
             tracing::warn!("{error}");
         }
     }
@@ -154,10 +162,6 @@ impl Workers {
     /// Waits until this thread is needed as a reader.
     fn stand_by(&self) -> Role {
         let mut duty = self.duty.lock();
-        if duty.standing_by >= SPARE {
-            return Role::End;
-        }
-        duty.standing_by += 1;
         let mut seen = self.progress.load(Ordering::Acquire);
         let mut quiet = 0;
         let role = loop {
@@ -201,8 +205,13 @@ impl Workers {
 
     /// Calls for one more reader, where that may help.
     fn call_reader(&self) {
+        let half = || {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            (processors / 2).clamp(1, self.most)
+        };
+        let most = *self.busy_readers.get_or_init(half);
         let mut duty = self.duty.lock();
-        if duty.readers < self.busy_readers {
+        if duty.readers < most {
             duty.wanted = duty.readers + 1;
             self.change.notify_one();
         }
@@ -214,12 +223,15 @@ impl Workers {
         if dispensable {
             duty.wanted = duty.wanted.saturating_sub(1).max(1);
         }
-        if duty.readers > duty.wanted {
-            duty.readers -= 1;
-            Role::StandBy
-        } else {
-            Role::Read
+        if duty.readers <= duty.wanted {
+            return Role::Read;
         }
+        duty.readers -= 1;
+        if duty.standing_by >= SPARE {
+            return Role::End;
+        }
+        duty.standing_by += 1;
+        Role::StandBy
     }
 
     fn end(&self) {

@@ -52,7 +52,12 @@ pub fn probe(
 
 /// What an open directory says about merging with the layers below.
 pub fn marks_of_fd(fd: impl AsFd, trust: Option<Namespace>) -> FsResult<DirMarks> {
-    let mut marks = dir_marks(Target::dir(&fd), trust)?;
+    let marks = dir_marks(Target::dir(&fd), trust)?;
+    with_opaque_file(fd, marks)
+}
+
+/// Those of an open directory, with what its xattrs said.
+pub(super) fn with_opaque_file(fd: impl AsFd, mut marks: DirMarks) -> FsResult<DirMarks> {
     if !marks.opaque && exists(&fd, OsStr::new(whiteout::OPAQUE_FILE))? {
         marks.opaque = true;
     }

@@ -19,7 +19,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FsResult, Result};
 use crate::sys::mount_clone::SharedClone;
 use crate::sys::xattr::Target;
 use crate::sys::{self, OwnedFd, stat::Stat};
@@ -43,7 +43,7 @@ pub use dialect::{Dialect, LayerMarks};
 pub use entry::{Probe, probe};
 pub use stored_stat::StatXattr;
 pub use upper::Upper;
-pub use xattrs::Namespace;
+pub use xattrs::{DirMarks, Namespace};
 
 /// Position of a layer in its stack: 0 is the upper, 1 the topmost lower, and so on. A stack
 /// without an upper begins at 1.
@@ -78,6 +78,8 @@ pub struct Layer {
     pub uuid: [u8; 16],
     /// Where owner, mode and device of its files are kept, if not in their inodes.
     pub stat_xattr: Option<StatXattr>,
+    /// What its root says about merging; a root has no redirect.
+    pub marks: DirMarks,
     /// The clone that `root` is reached through, where others are, too.
     _shared: Option<Arc<SharedClone>>,
 }
@@ -102,7 +104,8 @@ impl Layer {
             Ok(clone) => (clone, true),
             Err(_) => (plain, false),
         };
-        Layer::of_root(index, path, root, sealed, uuids)
+        let stat = sys::stat::stat_fd(&root).map_err(failed)?;
+        Layer::of_root(index, path, (root, stat), sealed, uuids)
     }
 
     /// Opens the lowers at `paths`, topmost first, each as [`Layer::open`] does; where they all lie
@@ -129,18 +132,20 @@ impl Layer {
     fn of_root(
         index: LayerIndex,
         path: &Path,
-        root: OwnedFd,
+        (root, stat): (OwnedFd, Stat),
         sealed: bool,
         uuids: &mut Uuids,
     ) -> Result<Layer> {
         let failed = |errno| Error::io("open lower layer", path, errno);
-        let stat = sys::stat::stat_fd(&root).map_err(failed)?;
-        // An O_PATH descriptor opens without read permission; be sure that it can be listed.
-        let readable = sys::dir::open_dir(&root, ".".as_ref()).map_err(failed)?;
-        let uuid = uuids.of(stat.dev, &readable);
-        let stat_xattr = StatXattr::of_root(Target::dir(&root)).map_err(failed)?;
+        let uuid = uuids.of(stat.dev, &root).map_err(failed)?;
+        let reading = |errno| Error::io("read xattrs of layer", path, errno);
+        let names = sys::xattr::list(Target::dir(&root)).map_err(reading)?;
+        let stat_xattr = StatXattr::among(&names);
+        let marks = xattrs::marks_among(Target::dir(&root), &names, None);
+        let marks = marks.and_then(|marks| entry::with_opaque_file(&root, marks));
+        let marks = marks.map_err(reading)?;
         let (path, root) = (path.to_path_buf(), Arc::new(root));
-        Ok(Layer { index, path, root, stat, sealed, uuid, stat_xattr, _shared: None })
+        Ok(Layer { index, path, root, stat, sealed, uuid, stat_xattr, marks, _shared: None })
     }
 }
 
@@ -149,13 +154,19 @@ impl Layer {
 struct Uuids(Vec<(u64, [u8; 16])>);
 
 impl Uuids {
-    /// That of the filesystem with the device `dev`, which holds `dir`; zeros where it has none.
-    fn of(&mut self, dev: u64, dir: &OwnedFd) -> [u8; 16] {
+    /// That of the filesystem with the device `dev`, which holds `dir`, an `O_PATH` descriptor;
+    /// zeros where it has none.
+    ///
+    /// # Errors
+    /// Where `dir` cannot be listed, which opening an `O_PATH` descriptor did not tell.
+    fn of(&mut self, dev: u64, dir: &OwnedFd) -> FsResult<[u8; 16]> {
         if let Some((_, uuid)) = self.0.iter().find(|(known, _)| *known == dev) {
-            return *uuid;
+            sys::dir::check_readable(dir)?;
+            return Ok(*uuid);
         }
-        let uuid = sys::fs_uuid::filesystem_uuid(dir).unwrap_or_default();
+        let readable = sys::dir::open_dir(dir, ".".as_ref())?;
+        let uuid = sys::fs_uuid::filesystem_uuid(&readable).unwrap_or_default();
         self.0.push((dev, uuid));
-        uuid
+        Ok(uuid)
     }
 }

@@ -51,9 +51,13 @@ impl StatXattr {
 
     /// The one that the root of a layer has, if any.
     pub fn of_root(root: Target<'_>) -> FsResult<Option<StatXattr>> {
-        let found = xattr::list(root)?;
-        let has = |xattr: &StatXattr| found.iter().any(|name| **name == *xattr.name());
-        Ok(StatXattr::ALL.into_iter().find(has))
+        Ok(StatXattr::among(&xattr::list(root)?))
+    }
+
+    /// As [`StatXattr::of_root`], of a root whose xattrs are called `names`.
+    pub(super) fn among(names: &[Box<OsStr>]) -> Option<StatXattr> {
+        let has = |xattr: &StatXattr| names.iter().any(|name| **name == *xattr.name());
+        StatXattr::ALL.into_iter().find(has)
     }
 
     /// Puts what is kept for `of` in place of what its filesystem says.

@@ -55,6 +55,8 @@ pub struct Wanted {
 pub struct Upper {
     /// Where it was found; for messages only.
     pub path: PathBuf,
+    /// Where it was when it was mounted, without symlinks.
+    pub real_path: PathBuf,
     /// Its root, an `O_PATH` descriptor.
     pub root: Arc<OwnedFd>,
     /// The attributes of its root when it was mounted.
@@ -92,7 +94,7 @@ impl Upper {
     /// Names the path that is missing, not writable, in use, or on another filesystem.
     pub fn open(path: &Path, work: &Path, wanted: Wanted) -> Result<Upper> {
         let failed = |errno| Error::io("open upperdir", path, errno);
-        let (root, work_root, clone) = open_both(path, work)?;
+        let Both { root, real_path, work_root, clone } = open_both(path, work)?;
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
         let workdir = Workdir::open(&work_root, work)?;
         let lock = sys::dir::open_dir(&root, OsStr::new(".")).map_err(failed)?;
@@ -117,6 +119,7 @@ impl Upper {
         tracing::info!(?style, ?namespace, has_xattrs, ?wanted, "upper layer opened");
         let upper = Upper {
             path: path.to_path_buf(),
+            real_path,
             root: Arc::new(root),
             stat,
             work: workdir,
@@ -349,17 +352,33 @@ impl Upper {
     }
 }
 
+/// The roots of an upper and its workdir.
+struct Both {
+    root: OwnedFd,
+    real_path: PathBuf,
+    work_root: OwnedFd,
+    clone: Option<OwnedFd>,
+}
+
 /// The upper and the workdir, through a private clone of their mount where that is permitted: when
 /// umount(2) of ours returns, the daemon is not yet gone, and what lies below can be unmounted all
 /// the same, as with the kernel's overlayfs.
-fn open_both(upper: &Path, work: &Path) -> Result<(OwnedFd, OwnedFd, Option<OwnedFd>)> {
-    let upper_root =
-        file::open_root(upper).map_err(|errno| Error::io("open upperdir", upper, errno))?;
-    let work_root =
-        file::open_root(work).map_err(|errno| Error::io("open workdir", work, errno))?;
-    Ok(match sys::mount_clone::clone_for_both(upper, work) {
-        Ok((upper_root, work_root, clone)) => (upper_root, work_root, Some(clone)),
-        Err(_) => (upper_root, work_root, None),
+fn open_both(upper: &Path, work: &Path) -> Result<Both> {
+    let open = |action: &'static str, path: &Path| {
+        let opened = file::open_root(path).and_then(|root| Ok((file::real_path(&root)?, root)));
+        opened.map_err(|errno| Error::io(action, path, errno))
+    };
+    let (real_path, root) = open("open upperdir", upper)?;
+    let (work_path, work_root) = open("open workdir", work)?;
+    // Staging would show in the merged tree, or be removed with it.
+    if real_path.starts_with(&work_path) || work_path.starts_with(&real_path) {
+        let reason = format!("upperdir {} and it must lie beside each other", upper.display());
+        return Err(Error::option("workdir", reason));
+    }
+    let cloned = sys::mount_clone::clone_for_both((&root, &real_path), (&work_root, &work_path));
+    Ok(match cloned {
+        Ok((root, work_root, clone)) => Both { root, real_path, work_root, clone: Some(clone) },
+        Err(_) => Both { root, real_path, work_root, clone: None },
     })
 }
 

@@ -160,22 +160,31 @@ pub struct DirMarks {
 /// A redirect is followed only from `trust`, the namespace that an image author without
 /// privilege cannot have written (`None`: from none).
 pub fn dir_marks(of: Target<'_>, trust: Option<Namespace>) -> FsResult<DirMarks> {
+    marks_among(of, &xattr::list(of)?, trust)
+}
+
+/// As [`dir_marks`], of the directory whose xattrs are called `names`.
+pub fn marks_among(
+    of: Target<'_>,
+    names: &[Box<OsStr>],
+    trust: Option<Namespace>,
+) -> FsResult<DirMarks> {
     let mut marks = DirMarks::default();
-    for name in xattr::list(of)? {
-        if !is_private(&name) {
+    for name in names {
+        if !is_private(name) {
             continue;
         }
         match name.as_bytes() {
             b"trusted.overlay.opaque" | b"user.overlay.opaque" | b"user.fuseoverlayfs.opaque" => {
-                match xattr::get(of, &name)?.as_deref() {
+                match xattr::get(of, name)?.as_deref() {
                     Some(b"y") => marks.opaque = true,
                     Some(b"x") => marks.xattr_whiteouts = true,
                     _ => {}
                 }
             }
             b"trusted.overlay.impure" | b"user.overlay.impure" => marks.impure = true,
-            _ if trust.is_some_and(|ns| *name == *ns.name(Mark::Redirect)) => {
-                let value = xattr::get(of, &name)?.unwrap_or_default();
+            _ if trust.is_some_and(|ns| **name == *ns.name(Mark::Redirect)) => {
+                let value = xattr::get(of, name)?.unwrap_or_default();
                 marks.redirect = Some(Redirect::parse(&value)?);
             }
             _ => {}

@@ -21,7 +21,6 @@ use crate::error::{Errno, Error, Result};
 use crate::layer::ids::{IdMap, IdRange};
 use crate::layer::origin::Origin;
 use crate::layer::upper::Wanted;
-use crate::layer::xattrs::DirMarks;
 use crate::layer::{Layer, LayerIndex, Namespace, StatXattr, Upper, entry};
 use crate::sys::OFlags;
 use crate::sys::file_handle::open_handle;
@@ -106,15 +105,20 @@ impl Overlay {
     /// # Errors
     /// Names the directory.
     pub fn refuse_mountpoint(&self, mountpoint: &Path) -> Result<()> {
-        let upper = self.upper.iter().map(|upper| ("upperdir", &upper.path));
-        let lowers = self.lowers.iter().filter(|lower| !lower.sealed);
-        for (option, layer) in upper.chain(lowers.map(|lower| ("lowerdir", &lower.path))) {
-            let real = std::fs::canonicalize(layer);
-            let real = real.map_err(|error| Error::std_io("open", layer, &error))?;
-            if mountpoint != real && mountpoint.starts_with(&real) {
+        let refuse_inside = |option, real: &Path| {
+            if mountpoint != real && mountpoint.starts_with(real) {
                 let reason = format!("the mountpoint {} lies inside it", mountpoint.display());
                 return Err(Error::option(option, reason));
             }
+            Ok(())
+        };
+        if let Some(upper) = &self.upper {
+            refuse_inside("upperdir", &upper.real_path)?;
+        }
+        for layer in self.lowers.iter().filter(|lower| !lower.sealed).map(|lower| &lower.path) {
+            let real = std::fs::canonicalize(layer);
+            let real = real.map_err(|error| Error::std_io("open", layer, &error))?;
+            refuse_inside("lowerdir", &real)?;
         }
         Ok(())
     }
@@ -172,7 +176,6 @@ fn open_stack(options: &Options) -> Result<(Option<Upper>, Vec<Layer>)> {
 }
 
 fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Result<Upper> {
-    refuse_overlap(&upper.upperdir, &upper.workdir)?;
     let wanted = Wanted {
         user_xattrs: options.userxattr,
         volatile: options.volatile,
@@ -196,19 +199,6 @@ fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Resul
     }
 }
 
-/// Upper and workdir must be apart: staging would show in the merged tree, or be removed with it.
-fn refuse_overlap(upper: &Path, work: &Path) -> Result<()> {
-    let real = |action: &'static str, path: &Path| {
-        std::fs::canonicalize(path).map_err(|error| Error::std_io(action, path, &error))
-    };
-    let (upper_real, work_real) = (real("open upperdir", upper)?, real("open workdir", work)?);
-    if upper_real.starts_with(&work_real) || work_real.starts_with(&upper_real) {
-        let reason = format!("upperdir {} and it must lie beside each other", upper.display());
-        return Err(Error::option("workdir", reason));
-    }
-    Ok(())
-}
-
 /// The roots of the lowers, and a node table with the merged root.
 fn root_of(
     upper: Option<&Upper>,
@@ -216,23 +206,20 @@ fn root_of(
     inode_numbers: &InodeNumbers,
     fds: &Arc<DirFds>,
 ) -> Result<(Vec<Arc<LayerDir>>, NodeTable)> {
-    let marks_of = |root: &Arc<crate::sys::OwnedFd>, path: &Path| -> Result<DirMarks> {
-        let failed = |errno| Error::io("read xattrs of layer", path, errno);
-        entry::marks_of_fd(root, None).map_err(failed)
-    };
     let mut roots = Vec::with_capacity(lowers.len());
     let mut merged: Vec<(Arc<LayerDir>, Stat)> = Vec::with_capacity(lowers.len());
     let mut open = true;
     let mut upper_root = None;
     if let Some(upper) = upper {
-        let marks = marks_of(&upper.root, &upper.path)?;
+        let failed = |errno| Error::io("read xattrs of layer", &upper.path, errno);
+        let marks = entry::marks_of_fd(&upper.root, None).map_err(failed)?;
         open = !marks.opaque;
         let root = upper.root.clone();
         upper_root = Some(LayerDir::root(LayerIndex::UPPER, root, (&marks).into(), fds));
     }
     for lower in lowers {
-        let marks = marks_of(&lower.root, &lower.path)?;
-        let dir = LayerDir::root(lower.index, lower.root.clone(), (&marks).into(), fds);
+        let marks = &lower.marks;
+        let dir = LayerDir::root(lower.index, lower.root.clone(), marks.into(), fds);
         roots.push(dir.clone());
         if open {
             merged.push((dir, lower.stat));

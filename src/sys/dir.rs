@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek};
+use rustix::fs::{
+    Access, AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, accessat, openat, seek,
+};
 
 use super::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::FsResult;
@@ -28,6 +30,15 @@ const BUFFER: usize = 32 * 1024;
 pub fn open_dir(dir: impl AsFd, name: &OsStr) -> FsResult<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::empty())
+}
+
+/// Whether the directory `dir`, an `O_PATH` descriptor, could be opened for reading: one call.
+///
+/// # Errors
+/// What opening it gives.
+pub fn check_readable(dir: impl AsFd) -> FsResult<()> {
+    let access = accessat(&dir, ".", Access::READ_OK, AtFlags::EACCESS);
+    access.or_else(|_| open_dir(&dir, OsStr::new(".")).map(drop))
 }
 
 /// Calls `each` for every entry of the directory `dir`, which may be an `O_PATH` descriptor, until it

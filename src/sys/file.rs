@@ -1,7 +1,9 @@
 //! Open files: opening, reading, writing, space, durability.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use rustix::fs::{FallocateFlags, IFlags, Mode, OFlags, SeekFrom, openat};
 
@@ -23,6 +25,12 @@ pub fn open_path_at(dir: impl AsFd, name: &OsStr) -> FsResult<OwnedFd> {
 pub fn open_root(path: &std::path::Path) -> FsResult<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// The absolute path of an open directory, without symlinks.
+pub fn real_path(dir: &OwnedFd) -> FsResult<PathBuf> {
+    let path = rustix::fs::readlink(proc_path(dir).as_str(), Vec::new())?.into_bytes();
+    Ok(OsString::from_vec(path).into())
 }
 
 /// Opens again what `fd` names, with other flags; works for files without a name, too.

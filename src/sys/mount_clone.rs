@@ -2,14 +2,15 @@
 
 #![expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx,
+};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::file_handle::last_errno;
+use super::stat::{Stat, stat_fd};
 use super::{AsFd, AsRawFd, OwnedFd, file};
 use crate::error::{Errno, FsResult};
 
@@ -60,16 +61,32 @@ pub struct SharedClone {
 #[derive(Debug)]
 struct Place {
     mount: u64,
-    inode: (u32, u32, u64),
+    /// Device and inode.
+    inode: (u64, u64),
     path: PathBuf,
 }
 
+const ASKED: StatxFlags = StatxFlags::INO.union(StatxFlags::MNT_ID).union(StatxFlags::TYPE);
+
 impl Place {
-    fn of(dir: &OwnedFd) -> FsResult<Place> {
-        let stat = statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
-        let path = rustix::fs::readlink(file::proc_path(dir).as_str(), Vec::new())?.into_bytes();
-        let inode = (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
-        Ok(Place { mount: stat.stx_mnt_id, inode, path: OsString::from_vec(path).into() })
+    /// Where `dir` says that it is; a symlink is refused.
+    fn named(dir: &Path) -> FsResult<Place> {
+        let stat = statx(CWD, dir, AtFlags::SYMLINK_NOFOLLOW, ASKED)?;
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        Ok(Place::of(&stat, dir.to_path_buf()))
+    }
+
+    /// Where `dir`, which may be a symlink, really is.
+    fn found(dir: &Path) -> FsResult<Place> {
+        let dir = file::open_root(dir)?;
+        Ok(Place::of(&statx(&dir, "", AtFlags::EMPTY_PATH, ASKED)?, file::real_path(&dir)?))
+    }
+
+    fn of(stat: &Statx, path: PathBuf) -> Place {
+        let dev = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
+        Place { mount: stat.stx_mnt_id, inode: (dev, stat.stx_ino), path }
     }
 }
 
@@ -79,14 +96,21 @@ impl SharedClone {
     /// # Errors
     /// As [`clone_read_only`]; `EXDEV` where they lie on different mounts.
     pub fn of(dirs: &[PathBuf]) -> FsResult<SharedClone> {
-        let place = |dir: &PathBuf| Place::of(&file::open_root(dir)?);
-        let places = dirs.iter().map(place).collect::<FsResult<Vec<_>>>()?;
+        let places = |place: fn(&Path) -> FsResult<Place>| {
+            dirs.iter().map(|dir| place(dir)).collect::<FsResult<Vec<_>>>()
+        };
+        // Names are mostly as they seem: then one call for each directory tells enough.
+        let as_named = places(Place::named).and_then(SharedClone::below_all);
+        as_named.or_else(|_| SharedClone::below_all(places(Place::found)?))
+    }
+
+    fn below_all(places: Vec<Place>) -> FsResult<SharedClone> {
         let first = places.first().ok_or(Errno::INVAL)?;
-        let above = places.iter().fold(first.path.clone(), |above, place| {
-            let both = above.iter().zip(place.path.iter());
-            both.take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
-        });
-        let root = file::open_root(&above)?;
+        let above = places.iter().fold(first.path.clone(), |above, at| in_both(&above, &at.path));
+        if places.iter().any(|place| below(&above, &place.path).is_none()) {
+            return Err(Errno::XDEV);
+        }
+        let root = file::open_root(below(Path::new(""), &above).unwrap_or(&above))?;
         let mount = mount_id(&root)?;
         if places.iter().any(|place| place.mount != mount) {
             return Err(Errno::XDEV);
@@ -94,53 +118,58 @@ impl SharedClone {
         Ok(SharedClone { root: clone_read_only(root)?, above, places })
     }
 
-    /// The directory of this number through the clone.
+    /// The directory of this number through the clone, with its attributes.
     ///
     /// # Errors
-    /// `ESTALE` where it is another one by now; what opening it gives.
-    pub fn dir(&self, number: usize) -> FsResult<OwnedFd> {
+    /// `ESTALE` where it is another one by now, or something is mounted on it; what opening it
+    /// gives.
+    pub fn dir(&self, number: usize) -> FsResult<(OwnedFd, Stat)> {
         let place = self.places.get(number).ok_or(Errno::INVAL)?;
         let dir = beneath(&self.root, &self.above, &place.path)?;
-        let now = statx(&dir, "", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
-        let inode = (now.stx_dev_major, now.stx_dev_minor, now.stx_ino);
-        if inode == place.inode { Ok(dir) } else { Err(Errno::STALE) }
+        let stat = stat_fd(&dir)?;
+        if (stat.dev, stat.ino) == place.inode { Ok((dir, stat)) } else { Err(Errno::STALE) }
     }
+}
+
+/// The path that both begin with.
+fn in_both(one: &Path, other: &Path) -> PathBuf {
+    let both = one.iter().zip(other.iter());
+    both.take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+}
+
+/// How `path` goes on from `above`: `.` where it ends there, nothing where it does not begin so.
+fn below<'a>(above: &Path, path: &'a Path) -> Option<&'a Path> {
+    let rest = path.strip_prefix(above).ok().filter(|rest| rest.is_relative())?;
+    Some(if rest.as_os_str().is_empty() { Path::new(".") } else { rest })
 }
 
 /// The directory `path`, which lies below `above`, in a clone whose root is that.
 fn beneath(clone: &OwnedFd, above: &Path, path: &Path) -> FsResult<OwnedFd> {
-    let rest = path.strip_prefix(above).map_err(|_| Errno::XDEV)?;
-    let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-    openat2(clone, rest, flags, Mode::empty(), resolve)
+    openat2(clone, below(above, path).ok_or(Errno::XDEV)?, flags, Mode::empty(), resolve)
 }
 
-/// Descriptors (`O_PATH`) of two directories through one detached clone of the mount that both lie
-/// on. Names can be moved between them, and they keep no mount busy that a user may want to take
-/// off, while the filesystem itself stays. The third is the clone's own, to be kept as that of a
-/// [`SharedClone`].
+/// Descriptors (`O_PATH`) of two directories, each given as one and its real path, through one
+/// detached clone of the mount that both lie on. Names can be moved between them, and they keep no
+/// mount busy that a user may want to take off, while the filesystem itself stays. The third is the
+/// clone's own, to be kept as that of a [`SharedClone`].
 ///
 /// # Errors
 /// As [`clone_read_only`]; `EXDEV` where they lie on different mounts.
-pub fn clone_for_both(one: &Path, other: &Path) -> FsResult<(OwnedFd, OwnedFd, OwnedFd)> {
-    let real = |path: &Path| {
-        std::fs::canonicalize(path)
-            .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
-    };
-    let (one, other) = (real(one)?, real(other)?);
-    let above: PathBuf =
-        one.iter().zip(other.iter()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+pub fn clone_for_both(
+    one: (&OwnedFd, &Path),
+    other: (&OwnedFd, &Path),
+) -> FsResult<(OwnedFd, OwnedFd, OwnedFd)> {
+    let above = in_both(one.1, other.1);
     let root = file::open_root(&above)?;
     let mount = mount_id(&root)?;
-    for path in [&one, &other] {
-        if mount_id(file::open_root(path)?)? != mount {
-            return Err(Errno::XDEV);
-        }
+    if mount_id(one.0)? != mount || mount_id(other.0)? != mount {
+        return Err(Errno::XDEV);
     }
     let clone = clone_of(&root)?;
     let inside = |path: &Path| beneath(&clone, &above, path);
-    Ok((inside(&one)?, inside(&other)?, clone))
+    Ok((inside(one.1)?, inside(other.1)?, clone))
 }
 
 fn clone_of(dir: impl AsFd) -> FsResult<OwnedFd> {

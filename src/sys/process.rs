@@ -101,7 +101,9 @@ impl Child {
 /// # Errors
 /// `EBUSY` where there are other threads.
 pub fn fork() -> FsResult<Side> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+    // Beside the two names that each directory has, one for each thread.
+    let links = super::stat::stat_at(rustix::fs::CWD, "/proc/self/task".as_ref());
+    if links.is_ok_and(|tasks| tasks.nlink > 3) {
         return Err(Errno::BUSY);
     }
     // SAFETY: there is one thread only, so that the child's memory is as consistent as ours.
