@@ -131,7 +131,9 @@ impl Overlay {
         self.list(&node, dir)?;
         let mut reader = Reader { with, given: Vec::new(), emit };
         let rest = self.emit_listed(&node, dir, cookie, &mut reader)?;
-        if self.foresight.is_on() && with != With::Nothing && !dir.lowers.is_empty() {
+        let at_end = cookie > 0 && reader.given.is_empty() && rest.is_none();
+        let tells = with != With::Nothing && !dir.lowers.is_empty() && !at_end;
+        if tells && self.foresight.is_on() {
             self.foresight.read(node.id, with, &reader.given, rest);
         }
         Ok(())
