@@ -316,3 +316,39 @@ impl DirFds {
 pub fn name_of(name: &OsStr) -> Name {
     Name::from(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both see every entry, though they have one descriptor between them.
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
+    fn two_who_list_a_directory_do_not_disturb_each_other() {
+        let place = tempfile::tempdir().unwrap();
+        for number in 0..50 {
+            std::fs::write(place.path().join(number.to_string()), "").unwrap();
+        }
+        let above = file::open_root(place.path().parent().unwrap()).unwrap();
+        let name = place.path().file_name().unwrap();
+        for layer in [LayerIndex::UPPER, LayerIndex(1)] {
+            let fd = Arc::new(LayerDir::open(layer, &above, name).unwrap());
+            let fds = Arc::new(DirFds::new(16));
+            let dir = LayerDir::root(layer, fd.clone(), Marks::default(), &fds);
+            for _ in 0..2 {
+                let mut outer = 0;
+                let complete = dir.list(&fd, |_| {
+                    outer += 1;
+                    let mut inner = 0;
+                    dir.list(&fd, |_| {
+                        inner += 1;
+                        Ok(true)
+                    })?;
+                    assert_eq!(inner, 50);
+                    Ok(true)
+                });
+                assert_eq!((outer, complete), (50, Ok(true)));
+            }
+        }
+    }
+}
