@@ -148,35 +148,6 @@ fn who_walks_finds_what_comes_next_found() {
 }
 
 #[test]
-fn who_goes_through_a_directory_by_name_finds_the_rest_found() {
-    let stack = Stack::new();
-    let dir = stack.fs.lookup(NodeId::ROOT, n("d03")).unwrap().node;
-    for file in 0..3 {
-        stack.fs.lookup(dir, n(&format!("f{file:02}"))).unwrap();
-    }
-    stack.found((FILES - 3) as u64);
-    for file in 3..FILES {
-        let entry = stack.fs.lookup(dir, n(&format!("f{file:02}"))).unwrap();
-        assert_eq!(entry.stat.mode & 0o777, mode(3, file));
-    }
-    assert_eq!(stack.used(), (FILES - 3) as u64);
-}
-
-#[test]
-fn who_goes_from_one_directory_to_the_next_finds_what_is_in_it_found() {
-    let stack = Stack::new();
-    for dir in 0..3 {
-        stack.fs.lookup(NodeId::ROOT, n(&format!("d{dir:02}"))).unwrap();
-    }
-    stack.found((DIRS - 3) as u64);
-    let dir = stack.fs.lookup(NodeId::ROOT, n("d03")).unwrap().node;
-    stack.found((DIRS - 4 + FILES) as u64);
-    let entry = stack.fs.lookup(dir, n("f00")).unwrap();
-    assert_eq!(entry.stat.mode & 0o777, mode(3, 0));
-    assert_eq!(stack.used(), 2);
-}
-
-#[test]
 fn what_was_found_goes_with_what_changes_it() {
     let stack = Stack::new();
     let fs = &stack.fs;

@@ -6,7 +6,7 @@ use super::layer_dir::LayerDir;
 use super::listing::Listing;
 use super::lower_path::LowerPath;
 use super::sync::RwLock;
-use super::sync::atomic::{AtomicU16, AtomicU32};
+use super::sync::atomic::AtomicU32;
 use crate::error::{Errno, FsResult};
 
 /// What only directories have.
@@ -24,9 +24,6 @@ pub struct Directory {
     pub listing: RwLock<Option<Listing>>,
     /// Lookups that were made without a listing.
     pub direct_lookups: AtomicU32,
-    /// Lookups that were not foreseen since the last guess, and how many names that guess was of.
-    pub missed: AtomicU16,
-    pub window: AtomicU16,
 }
 
 /// The entries of a directory as far as they are not on disk.
@@ -48,8 +45,6 @@ impl Directory {
             state: RwLock::default(),
             listing: RwLock::new(None),
             direct_lookups: AtomicU32::new(0),
-            missed: AtomicU16::new(0),
-            window: AtomicU16::new(0),
         }
     }
 

@@ -1,9 +1,9 @@
-//! Guessing which names will be asked for next.
+//! Guessing which directories will be read next.
 //!
-//! Two things are recognised. *Who walks a tree* reads a directory, and then one that it was given
-//! there: it will read the others, too, those below first. *Who goes through a directory by name*
-//! (git, which has a sorted list of files) looks up several in it: those that follow in the order of
-//! names are next. What comes of guesses is counted; where most are wrong, more evidence is asked for.
+//! Who reads a directory, and then one that it was given there, walks a tree: it will read the others,
+//! too, those below first. What comes of guesses is counted; where most are wrong, none are made.
+//! Guessing which names somebody looks up next was tried, and did not pay: one round trip for each
+//! name is more than finding it, and on two processors the thread that finds disturbs it.
 //!
 //! Guesses are carried out by a thread of its own ([`Overlay::look_ahead`]), which is started with the
 //! first one and ends when there was none for a while.
@@ -17,8 +17,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::counters::CacheFigures;
-use super::directory::Directory;
-use super::{Name, NodeId, With};
+use super::{NodeId, With};
 
 /// Guesses that wait; the oldest go.
 const WAITING: usize = 96;
@@ -27,21 +26,15 @@ const GROUPS: usize = 16;
 const OF_EACH: usize = 128;
 /// Directories guessed at once.
 const AT_ONCE: usize = 32;
-/// Names guessed at first in a directory, and at most.
-const WINDOW: u16 = 32;
-const WIDEST: u16 = 512;
-/// Instead of a window: guesses in this directory were wrong.
-const NO_MORE: u16 = u16::MAX;
 /// How long the thread waits for a guess before it ends.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What is to be looked at.
+/// What is to be looked at: what reading the directory gives after the cookie.
 #[derive(Debug)]
-pub(super) enum Guess {
-    /// What reading the directory gives after the cookie.
-    Listed { dir: NodeId, with: With, after: u64 },
-    /// So many names in order, from this one on.
-    Names { dir: NodeId, from: Name, count: usize },
+pub(super) struct Guess {
+    pub dir: NodeId,
+    pub with: With,
+    pub after: u64,
 }
 
 /// Starts the thread; `false` where none can be started.
@@ -127,6 +120,10 @@ impl Foresight {
         let mut below = Vec::new();
         if walks && self.trusts_walks() {
             group.guess_from(0, &mut below);
+            // Most go into the first one at once: by then it would be found half.
+            if !below.is_empty() {
+                below.rotate_left(1);
+            }
         } else {
             next.clear();
         }
@@ -135,46 +132,11 @@ impl Foresight {
         below.extend(next);
         below.truncate(AT_ONCE);
         for dir in below.into_iter().rev() {
-            state.waiting.push_front(Guess::Listed { dir, with, after: 0 });
+            state.waiting.push_front(Guess { dir, with, after: 0 });
         }
         if let Some(after) = rest {
-            state.waiting.push_front(Guess::Listed { dir, with, after });
+            state.waiting.push_front(Guess { dir, with, after });
         }
-        self.call(state);
-    }
-
-    /// A name was asked for that nobody had guessed, in the directory `id`, where `left` guesses
-    /// wait to be used.
-    pub fn missed(&self, id: NodeId, dir: &Directory, name: &Name, left: impl FnOnce() -> usize) {
-        let window = dir.window.load(Ordering::Relaxed);
-        if window == NO_MORE || dir.lowers.is_empty() {
-            return;
-        }
-        let missed = dir.missed.fetch_add(1, Ordering::Relaxed) + 1;
-        if missed < self.evidence() {
-            return;
-        }
-        dir.missed.store(0, Ordering::Relaxed);
-        let wrong = window > 0 && left() > usize::from(window / 2);
-        let wider = match window {
-            0 => WINDOW,
-            _ if wrong => NO_MORE,
-            _ => window.saturating_mul(2).min(WIDEST),
-        };
-        dir.window.store(wider, Ordering::Relaxed);
-        if wider != NO_MORE {
-            let mut state = self.state.lock();
-            let (from, count) = (name.clone(), usize::from(wider));
-            state.waiting.push_front(Guess::Names { dir: id, from, count });
-            self.call(state);
-        }
-    }
-
-    /// The directory `dir` was looked up as had been guessed: what is in it will be next.
-    pub fn entered(&self, dir: NodeId) {
-        let mut state = self.state.lock();
-        let (from, count) = (Name::default(), usize::from(WINDOW));
-        state.waiting.push_front(Guess::Names { dir, from, count });
         self.call(state);
     }
 
@@ -192,17 +154,6 @@ impl Foresight {
     pub fn figures(&self) -> CacheFigures {
         let (found, used) = (self.found.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed));
         CacheFigures { hits: used, misses: found.saturating_sub(used) }
-    }
-
-    /// How many names of a directory must have been asked for before it is guessed which follow.
-    fn evidence(&self) -> u16 {
-        let CacheFigures { hits, misses } = self.figures();
-        match hits + misses {
-            ..64 => 3,
-            _ if hits >= misses => 1,
-            _ if 3 * hits < misses => 16,
-            _ => 3,
-        }
     }
 
     fn trusts_walks(&self) -> bool {

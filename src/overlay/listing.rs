@@ -249,11 +249,6 @@ impl Listing {
         self.found.take(|| self.place(name).0)
     }
 
-    /// How many names were found that nobody took yet.
-    pub fn found(&self) -> usize {
-        self.found.len()
-    }
-
     /// Forgets what was found.
     pub fn clear_found(&self) {
         self.found.clear();

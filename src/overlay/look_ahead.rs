@@ -14,12 +14,12 @@ use std::sync::{Arc, Weak};
 
 use super::directory::Directory;
 use super::foresight::Guess;
-use super::listing::{Listed, Listing, Part};
+use super::listing::{Listing, Part};
 use super::lookup::part_numbers;
 use super::merge::Merged;
 use super::node::Node;
 use super::sync::Mutex;
-use super::{Name, NodeId, Overlay, With};
+use super::{Name, Overlay};
 use crate::error::FsResult;
 
 /// Entries of layers, so many together, that are found and not asked for yet; the oldest go.
@@ -46,10 +46,6 @@ impl Found {
 
     pub fn has(&self, cookie: u64) -> bool {
         self.0.lock().contains_key(&cookie)
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.lock().len()
     }
 
     pub fn clear(&self) {
@@ -95,24 +91,15 @@ impl Overlay {
 
     /// Finds what reading the directory `node` would give.
     #[cfg(all(test, feature = "models"))]
-    pub(super) fn look_into(&self, node: NodeId) {
-        let guess = Guess::Listed { dir: node, with: With::Everything, after: 0 };
+    pub(super) fn look_into(&self, node: super::NodeId) {
+        let guess = Guess { dir: node, with: super::With::Everything, after: 0 };
         self.follow(guess, &mut Kept::default());
     }
 
     fn follow(&self, guess: Guess, kept: &mut Kept) {
-        let (Guess::Listed { dir: id, .. } | Guess::Names { dir: id, .. }) = guess;
-        let Ok(node) = self.nodes.get(id) else { return };
+        let Ok(node) = self.nodes.get(guess.dir) else { return };
         // What cannot be found now is an error to who asks for it.
-        let cost = match (&node.dir, guess) {
-            (Some(dir), Guess::Listed { with, after, .. }) => {
-                self.find_listed(&node, dir, with, after)
-            }
-            (Some(dir), Guess::Names { from, count, .. }) => {
-                self.find_named(&node, dir, &from, count)
-            }
-            (None, _) => Ok(0),
-        };
+        let cost = self.find_listed(&node, &guess);
         if let Ok(cost @ 1..) = cost {
             kept.dirs.push_back((Arc::downgrade(&node), cost));
             kept.total += cost;
@@ -137,15 +124,10 @@ impl Overlay {
     }
 
     /// Finds what reading the directory goes on to give.
-    fn find_listed(
-        &self,
-        node: &Arc<Node>,
-        dir: &Directory,
-        with: With,
-        after: u64,
-    ) -> FsResult<usize> {
+    fn find_listed(&self, node: &Arc<Node>, guess: &Guess) -> FsResult<usize> {
+        let dir = node.directory()?;
         self.list_ahead(node, dir)?;
-        let (mut cookie, mut cost) = (after, 0);
+        let (mut cookie, mut cost) = (guess.after, 0);
         for _ in 0..OF_EACH {
             let next = {
                 let listing = dir.listing.read();
@@ -153,7 +135,7 @@ impl Overlay {
                 let after = cookie.max(listing.read_to());
                 let next = listing.after(after).find(|(_, entry)| {
                     matches!(entry.part, Part::Lower(_))
-                        && entry.kind.is_some_and(|kind| with.includes(kind))
+                        && entry.kind.is_some_and(|kind| guess.with.includes(kind))
                 });
                 next.map(|(cookie, entry)| (cookie, entry.name.clone()))
             };
@@ -163,39 +145,6 @@ impl Overlay {
             }
             cookie = at;
             cost += self.find_ahead(dir, &name)?;
-        }
-        Ok(cost)
-    }
-
-    /// Finds `count` names from `from` on, in their order.
-    fn find_named(
-        &self,
-        node: &Arc<Node>,
-        dir: &Directory,
-        from: &Name,
-        count: usize,
-    ) -> FsResult<usize> {
-        self.list_ahead(node, dir)?;
-        let mut names: Vec<Name> = match dir.listing.read().as_ref() {
-            Some(listing) => {
-                let lower = |entry: &&Listed| matches!(entry.part, Part::Lower(_));
-                listing
-                    .after(0)
-                    .map(|(_, entry)| entry)
-                    .filter(lower)
-                    .map(|e| e.name.clone())
-                    .collect()
-            }
-            None => return Ok(0),
-        };
-        names.sort_unstable();
-        let at = names.partition_point(|name| name <= from);
-        let mut cost = 0;
-        for name in names.iter().skip(at).take(count) {
-            if self.foresight.is_over() {
-                break;
-            }
-            cost += self.find_ahead(dir, name)?;
         }
         Ok(cost)
     }
@@ -229,14 +178,6 @@ impl Overlay {
         let found = dir.listing.read().as_ref()?.take_found(name)?;
         self.foresight.note_used();
         Some(found)
-    }
-
-    /// Takes note that a name was asked for which had not been found ahead.
-    pub(super) fn note_not_found_ahead(&self, id: NodeId, dir: &Directory, name: &Name) {
-        if self.foresight.is_on() {
-            let left = || dir.listing.read().as_ref().map_or(0, |listing| listing.found());
-            self.foresight.missed(id, dir, name, left);
-        }
     }
 
     fn let_go(&self, node: Arc<Node>) {

@@ -33,15 +33,7 @@ impl Overlay {
         }
         let name = name_of(name);
         let found = self.found_ahead(dir, &name);
-        let foreseen = found.is_some();
-        if !foreseen {
-            self.note_not_found_ahead(parent.id, dir, &name);
-        }
-        let entry = self.lookup_in(&parent, dir, &name, found)?;
-        if foreseen && entry.stat.is_dir() {
-            self.foresight.entered(entry.node);
-        }
-        Ok(entry)
+        self.lookup_in(&parent, dir, &name, found)
     }
 
     /// As [`Overlay::lookup`], for a caller that holds the lock on the directory's entries and has
