@@ -49,13 +49,10 @@ const PROGRAM: &[Row] = &[
         "limited --nofile=4:4 -f -o lowerdir=lower mnt",
         "cannot handle signals: Too many open files (os error 24)",
     ),
-    (
-        "limited --nofile=4:4 -o lowerdir=lower mnt",
-        "cannot start a process for mnt: too many open files",
-    ),
+    // Not even a process to leave behind.
     (
         "few 1 -o lowerdir=lower mnt",
-        "cannot start a process for mnt: resource temporarily unavailable",
+        "cannot start a thread: Resource temporarily unavailable (os error 11)",
     ),
     (
         "few 1 -f -o lowerdir=lower mnt",
