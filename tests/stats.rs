@@ -165,6 +165,40 @@ fn what_comes_and_goes_leaves_nothing_behind() {
     assert!(later < first + (1 << 20), "{first} bytes after a round, {later} after four");
 }
 
+/// After a look at many names little more is held than before it: what the last of them left behind
+/// is given back, too, wherever it lies.
+#[test]
+fn what_was_looked_at_and_forgotten_is_given_back() {
+    if !(able() && support::as_host_root("only root of the machine makes the kernel forget names"))
+    {
+        return;
+    }
+    let scene = Scene::empty(1);
+    for n in 0..200 {
+        let dir = scene.lowers[0].join(n.to_string());
+        fs::create_dir(&dir).unwrap();
+        let name = |file: i32| format!("{file:03}-{}", "a-long-name-of-a-file-".repeat(8));
+        (0..100).for_each(|file| fs::write(dir.join(name(file)), "").unwrap());
+    }
+    let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["max_threads=2"]));
+    let held = || snapshot(mount.root()).process.unwrap().anonymous_bytes;
+    let before = held();
+    for dir in fs::read_dir(mount.root()).unwrap().map(|dir| dir.unwrap().path()) {
+        assert_eq!(
+            fs::read_dir(dir).unwrap().filter(|f| f.as_ref().unwrap().metadata().is_ok()).count(),
+            100
+        );
+    }
+    let most = held();
+    assert!(most > before + (4 << 20), "{before} bytes before, {most} at most");
+    eventually("all is forgotten and given back", || {
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        let now = snapshot(mount.root());
+        let held = now.process.unwrap().anonymous_bytes;
+        (now.overlay.live_nodes <= 3 && held < before + (2 << 20)).then_some(())
+    });
+}
+
 /// What all containers of a layer map is read by the kernel itself, whatever its mode; what is
 /// only called so, or only executable, is data.
 #[test]

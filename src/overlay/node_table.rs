@@ -12,7 +12,7 @@ use super::NodeId;
 use super::directory::Directory;
 use super::node::{Alias, Node, RealKey};
 use super::node_state::NodeState;
-use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::sync::{Mutex, MutexGuard};
 use crate::error::{Errno, FsResult};
 use crate::sys::OwnedFd;
@@ -40,6 +40,8 @@ pub struct NodeTable {
     live: AtomicU64,
     /// The most there were since memory was last given back.
     peak: AtomicU64,
+    /// How many times more memory is given back although few nodes are left.
+    give_back_again: AtomicU32,
     /// See [`NodeTable::copy_ups`].
     copy_ups: AtomicU64,
     /// Held by the one thread that takes nodes out, and while it refers to any.
@@ -121,6 +123,7 @@ impl NodeTable {
             next: AtomicU64::new(1),
             live: AtomicU64::new(1),
             peak: AtomicU64::new(1),
+            give_back_again: AtomicU32::new(0),
             copy_ups: AtomicU64::new(0),
             collecting: Mutex::new(()),
         };
@@ -337,14 +340,24 @@ impl NodeTable {
         removed
     }
 
-    /// Whether so many nodes went that their memory is worth giving back; then says so once.
+    /// Whether so many nodes went that their memory is worth giving back; then says so once. Those
+    /// that are left lie anywhere in it: once many went, it is said again each time that half of the
+    /// rest did, until next to nothing is held.
     pub fn has_shrunk(&self) -> bool {
         const MANY: u64 = 4_096;
+        const AFTERWARDS: u32 = 6;
         let live = self.live();
         let peak = self.peak.fetch_max(live, Ordering::Relaxed).max(live);
-        peak >= MANY
-            && live < peak / 2
-            && self.peak.compare_exchange(peak, live, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let again = self.give_back_again.load(Ordering::Relaxed);
+        if (peak < MANY && again == 0) || live >= peak / 2 {
+            return false;
+        }
+        let once = self.peak.compare_exchange(peak, live, Ordering::Relaxed, Ordering::Relaxed);
+        if once.is_ok() {
+            let left = if peak >= MANY { AFTERWARDS } else { again.saturating_sub(1) };
+            self.give_back_again.store(left, Ordering::Relaxed);
+        }
+        once.is_ok()
     }
 
     /// Gives back the room of nodes that went. Each shard is locked while its nodes are put anew.
