@@ -147,6 +147,24 @@ fn who_walks_finds_what_comes_next_found() {
     assert_eq!(stack.used(), ((DIRS - 1) * FILES) as u64);
 }
 
+/// Listings are kept when the kernel forgets names; who walks then finds them found as well.
+#[test]
+fn who_walks_again_finds_what_comes_next_found() {
+    let stack = Stack::new();
+    for round in 1..=2 {
+        let dirs = stack.dirs();
+        stack.list(dirs[0].1);
+        stack.found(((DIRS - 1) * FILES) as u64);
+        let files = dirs.iter().skip(1).flat_map(|(_, node)| stack.list(*node));
+        files.for_each(|(_, file)| stack.fs.forget(file.unwrap().node, 1));
+        assert_eq!(stack.used(), round * ((DIRS - 1) * FILES) as u64);
+        for (_, file) in stack.list(dirs[0].1) {
+            stack.fs.forget(file.unwrap().node, 2);
+        }
+        dirs.iter().for_each(|(_, node)| stack.fs.forget(*node, 1));
+    }
+}
+
 #[test]
 fn what_was_found_goes_with_what_changes_it() {
     let stack = Stack::new();

@@ -1,7 +1,8 @@
 //! Guessing which directories will be read next.
 //!
 //! Who reads a directory, and then one that it was given there, walks a tree: it will read the others,
-//! too, those below first. What comes of guesses is counted; where most are wrong, none are made.
+//! too, those below first. What comes of guesses is counted; where most are wrong, one walk in sixteen
+//! is followed.
 //! Guessing which names somebody looks up next was tried, and did not pay: one round trip for each
 //! name is more than finding it, and on two processors the thread that finds disturbs it.
 //!
@@ -59,6 +60,8 @@ struct State {
     over: bool,
     waiting: VecDeque<Guess>,
     groups: VecDeque<Group>,
+    /// Walks that were not followed, because most guesses were wrong.
+    ignored: u32,
 }
 
 /// A directory that was read.
@@ -104,21 +107,23 @@ impl Foresight {
         !self.on.load(Ordering::Acquire)
     }
 
-    /// The directory `dir` was read: `given` are the directories in it, and reading goes on after
-    /// `rest` if there is more.
-    pub fn read(&self, dir: NodeId, with: With, given: &[NodeId], rest: Option<u64>) {
+    /// The directory `dir` was read after the cookie `from`: `given` are the directories found there,
+    /// and reading goes on after `rest` if there is more.
+    pub fn read(&self, dir: NodeId, with: With, from: u64, given: &[NodeId], rest: Option<u64>) {
         let mut state = self.state.lock();
+        // Its reader does it now.
+        state.waiting.retain(|guess| guess.dir != dir);
         let mut next: Vec<NodeId> = Vec::new();
         let walks = state.walks_into(dir, &mut next);
         let place = state.groups.iter().position(|group| group.dir == dir);
         let mut group = match place.and_then(|place| state.groups.remove(place)) {
-            Some(group) => group,
-            None => Group { dir, given: Vec::new() },
+            Some(group) if from > 0 => group,
+            _ => Group { dir, given: Vec::new() },
         };
         let room = OF_EACH.saturating_sub(group.given.len());
         group.given.extend(given.iter().take(room).map(|id| (*id, false)));
         let mut below = Vec::new();
-        if walks && self.trusts_walks() {
+        if walks && self.follows(&mut state) {
             group.guess_from(0, &mut below);
             // Most go into the first one at once: by then it would be found half.
             if !below.is_empty() {
@@ -156,9 +161,14 @@ impl Foresight {
         CacheFigures { hits: used, misses: found.saturating_sub(used) }
     }
 
-    fn trusts_walks(&self) -> bool {
+    /// Whether a walk is to be followed.
+    fn follows(&self, state: &mut State) -> bool {
         let CacheFigures { hits, misses } = self.figures();
-        hits + misses < 4096 || 4 * hits >= misses
+        let mostly_wrong = hits + misses >= 4096 && 4 * hits < misses;
+        if mostly_wrong {
+            state.ignored = state.ignored.wrapping_add(1);
+        }
+        !mostly_wrong || state.ignored.is_multiple_of(16)
     }
 
     /// Has the thread look at the guesses.
@@ -215,6 +225,10 @@ impl State {
     fn walks_into(&mut self, dir: NodeId, next: &mut Vec<NodeId>) -> bool {
         for group in &mut self.groups {
             let Some(at) = group.given.iter().position(|(id, _)| *id == dir) else { continue };
+            if let Some((_, guessed)) = group.given.get_mut(at) {
+                // It is being read.
+                *guessed = true;
+            }
             group.guess_from(at + 1, next);
             group.guess_from(0, next);
             return true;

@@ -144,7 +144,10 @@ impl Overlay {
                 break;
             }
             cookie = at;
-            cost += self.find_ahead(dir, &name)?;
+            match self.find_ahead(dir, &name) {
+                Ok(entries) => cost += entries,
+                Err(_) => break,
+            }
         }
         Ok(cost)
     }

@@ -134,7 +134,7 @@ impl Overlay {
         let at_end = cookie > 0 && reader.given.is_empty() && rest.is_none();
         let tells = with != With::Nothing && !dir.lowers.is_empty() && !at_end;
         if tells && self.foresight.is_on() {
-            self.foresight.read(node.id, with, &reader.given, rest);
+            self.foresight.read(node.id, with, cookie, &reader.given, rest);
         }
         Ok(())
     }
@@ -159,9 +159,8 @@ impl Overlay {
                 Some(listing) => {
                     let batch: Vec<_> =
                         listing.after(cookie).take(64).map(|(c, e)| (c, e.clone())).collect();
-                    if let Some((last, _)) = batch.last() {
-                        listing.note_read_to(*last);
-                    }
+                    // Who comes next begins anew.
+                    listing.note_read_to(batch.last().map_or(0, |(last, _)| *last));
                     batch
                 }
                 None => return Ok(None),
