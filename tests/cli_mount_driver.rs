@@ -12,6 +12,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::XattrFlags;
 use shell::Shell;
 use support::{Policy, Snapshot, assert_same, require};
@@ -19,8 +20,19 @@ use support::{Policy, Snapshot, assert_same, require};
 const FUSE: &str = " - fuse.plyfs plyfs-";
 const KERNEL: &str = " - overlay plyfs-";
 
-fn able() -> bool {
-    require("root") && require("fuse") && require("overlayfs")
+/// A new mount namespace has a copy of every mount, which keeps it busy: who makes one is alone.
+static NAMESPACES: RwLock<()> = RwLock::new(());
+
+fn able() -> Option<RwLockReadGuard<'static, ()>> {
+    let able = require("root") && require("fuse") && require("overlayfs");
+    able.then(|| NAMESPACES.read())
+}
+
+fn able_alone() -> Option<RwLockWriteGuard<'static, ()>> {
+    able().map(|together| {
+        drop(together);
+        NAMESPACES.write()
+    })
 }
 
 /// A store with an image of two layers, and a container called box.
@@ -91,9 +103,7 @@ fn mark(path: &Path, name: &str, value: &[u8]) {
 
 #[test]
 fn the_kernel_is_taken_where_it_lacks_nothing() {
-    if !able() {
-        return;
-    }
+    let Some(_together) = able() else { return };
     let shell = boxed();
     assert_kernel(&shell);
     // What the daemon leaves in the writable layer it knows, too: a redirect, attributes alone, an
@@ -131,9 +141,7 @@ fn the_kernel_is_taken_where_it_lacks_nothing() {
 
 #[test]
 fn an_opaque_root_of_a_layer_is_for_the_daemon() {
-    if !able() {
-        return;
-    }
+    let Some(_together) = able() else { return };
     let hidden: images::Files<'_> = &[("hidden", "1")];
     let opaque: images::Files<'_> = &[(".wh..wh..opq", ""), ("shown", "2")];
     let shell = loaded(&images::image("opaque", &[hidden, opaque]));
@@ -147,9 +155,7 @@ fn an_opaque_root_of_a_layer_is_for_the_daemon() {
 
 #[test]
 fn layers_of_which_nothing_was_noted_are_looked_through() {
-    if !able() {
-        return;
-    }
+    let Some(_together) = able() else { return };
     let shell = boxed();
     for layer in fs::read_dir(shell.dir.path().join("root/layers")).unwrap() {
         let record = layer.unwrap().path().join("layer.json");
@@ -178,9 +184,7 @@ fn layers_of_which_nothing_was_noted_are_looked_through() {
 
 #[test]
 fn what_overlayfs_would_misread_in_the_writable_layer_is_for_the_daemon() {
-    if !able() {
-        return;
-    }
+    let Some(_together) = able() else { return };
     let shell = boxed();
     let upper = container(&shell).join("diff");
     fs::create_dir_all(upper.join("new/deep")).unwrap();
@@ -205,9 +209,7 @@ fn what_overlayfs_would_misread_in_the_writable_layer_is_for_the_daemon() {
 
 #[test]
 fn as_many_layers_as_an_image_may_have_are_mounted_by_the_kernel() {
-    if !able() {
-        return;
-    }
+    let Some(_together) = able() else { return };
     let names: Vec<String> = (0..500).map(|n| format!("f{n}")).collect();
     let layers: Vec<[(&str, &str); 1]> = names.iter().map(|name| [(name.as_str(), "")]).collect();
     let layers: Vec<images::Files<'_>> = layers.iter().map(|layer| &layer[..]).collect();
@@ -223,9 +225,7 @@ fn as_many_layers_as_an_image_may_have_are_mounted_by_the_kernel() {
 /// The kernel takes no option of more than 255 bytes.
 #[test]
 fn a_store_with_a_long_path_is_mounted_by_either() {
-    if !able() {
-        return;
-    }
+    let Some(_together) = able() else { return };
     let shell = boxed();
     let (root, long) = (shell.dir.path().join("root"), shell.dir.path().join("l".repeat(240)));
     fs::rename(&root, &long).unwrap();
@@ -235,9 +235,7 @@ fn a_store_with_a_long_path_is_mounted_by_either() {
 
 #[test]
 fn a_mount_by_the_kernel_in_another_mount_namespace_is_known() {
-    if !able() {
-        return;
-    }
+    let Some(_alone) = able_alone() else { return };
     let shell = boxed();
     for driver in ["fuse", "kernel"] {
         let script =
@@ -312,9 +310,7 @@ fn told(shell: &Shell, driver: &str) -> Vec<String> {
 
 #[test]
 fn every_verb_says_the_same_on_either() {
-    if !able() {
-        return;
-    }
+    let Some(_together) = able() else { return };
     let shell = boxed();
     let fuse = told(&shell, "fuse");
     for driver in ["kernel", "auto"] {
@@ -326,7 +322,8 @@ fn every_verb_says_the_same_on_either() {
 /// In a user namespace the kernel's marks are `user.overlay.*`, and it knows no redirects.
 #[test]
 fn root_of_a_user_namespace_mounts_by_the_kernel_what_it_shows_right() {
-    if !able() || support::as_host_root("it makes a user namespace of its own") {
+    let Some(_alone) = able_alone() else { return };
+    if !support::as_host_root("it makes a user namespace of its own") {
         return;
     }
     let base = support::scratch();
