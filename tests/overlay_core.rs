@@ -138,7 +138,10 @@ fn who_cuts_a_file_off_ends_its_privileges_once() {
         fs.release(opened.handle);
         (opened.mode_changed, fs.getattr(low.node, None).unwrap().mode)
     };
-    assert_eq!(cut_off(false), (false, 0o104_755));
+    // To the kernel below, root of a user namespace is another one at any time.
+    if !support::rootless() {
+        assert_eq!(cut_off(false), (false, 0o104_755));
+    }
     assert_eq!(cut_off(true), (true, 0o100_755));
     assert_eq!(cut_off(true), (false, 0o100_755));
 }

@@ -11,6 +11,7 @@ use super::implied::NOBODY;
 use super::node::Node;
 use super::place::At;
 use super::stage::open_lower;
+use super::stored_stat::without_privileges;
 use super::{FileRef, HandleId, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
 use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, node};
@@ -36,12 +37,15 @@ impl Overlay {
         if truncates || (flags & OFlags::RWMODE) != OFlags::RDONLY {
             self.copy_up(&node, if truncates { Data::Upto(0) } else { Data::All })?;
         }
+        let before = node.mode();
         let (file, upper) = self.dir_fds.with_room(|| self.open_real(&node, flags))?;
         if upper && flags.intersects(OFlags::DSYNC | OFlags::SYNC) {
             // What is then written is as durable as the file's place is.
             self.sync_file(&node, &file, true)?;
         }
-        let mode_changed = truncates && kill_suidgid && self.kill_privileges(&file)?;
+        // Where we lack CAP_FSETID over the machine the opening itself has ended them.
+        let had = without_privileges(before) != before;
+        let mode_changed = truncates && kill_suidgid && (self.kill_privileges(&file)? || had);
         let mode = node.mode();
         let opened = self.handles.insert(node, Arc::new(file), flags, upper, mode)?;
         Ok(Opened { mode_changed, ..opened })
