@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,12 +14,15 @@ use crate::image::hex32::Hex32;
 use crate::image::{ChainId, ImageId, Timestamp};
 use crate::sys::mountinfo;
 
-use super::lock::{Hold, hold_patiently, try_hold};
+use super::lock::{Hold, POLL, hold_patiently, try_hold};
 use super::transaction::entries;
 use super::{Store, durable};
 
 /// How long a command waits for another one that has the container.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a daemon whose mount is gone may take to end.
+pub(super) const ENDING: Duration = Duration::from_secs(1);
 
 /// Names a container: 32 random bytes, written as 64 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -185,6 +188,20 @@ impl Store {
             return Ok(State::Unmounted);
         }
         Ok(State::Mounted(mounts))
+    }
+
+    /// As [`Store::state_held`]; where the container is mounted out of reach, after a moment: the
+    /// mount of a copy that was killed is gone before its daemon has ended.
+    pub(super) fn settled_state(&self, container: &Container, held: &File) -> Result<State> {
+        let start = Instant::now();
+        loop {
+            match self.state_held(container, held)? {
+                State::Mounted(places) if places.is_empty() && start.elapsed() < ENDING => {
+                    std::thread::sleep(POLL);
+                }
+                state => return Ok(state),
+            }
+        }
     }
 
     /// Whether the kernel has the container mounted in another mount namespace, as far as this

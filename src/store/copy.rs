@@ -9,13 +9,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Instant;
 
 use crate::archive::{tar_read, tar_write};
 use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::{AsRawFd, OFlags, OwnedFd, beneath, creds, file, node, stat};
 
 use super::Store;
-use super::containers::in_use;
+use super::containers::{ENDING, in_use};
+use super::lock::POLL;
 
 /// One end of a copy.
 #[derive(Debug)]
@@ -79,11 +81,10 @@ impl Store {
         daemon: &Path,
     ) -> Result<()> {
         self.with_mounted(text, daemon, &mut |root| {
-            let root = open(root)?;
             let host = open(Path::new("/"))?;
             let place = |end: &CopyEnd<'_>| match end {
                 CopyEnd::Here(path) => Some((&host, absolute(path))),
-                CopyEnd::There(path) => Some((&root, Ok(path.to_path_buf()))),
+                CopyEnd::There(path) => Some((root, Ok(path.to_path_buf()))),
                 CopyEnd::Archive => None,
             };
             let owner = match to {
@@ -111,22 +112,52 @@ impl Store {
         })
     }
 
-    /// Calls `work` with where the container is mounted, which it is meanwhile.
+    /// Calls `work` with the root of the container, which is mounted meanwhile.
     fn with_mounted(
         &self,
         text: &str,
         daemon: &Path,
-        work: &mut dyn FnMut(&Path) -> Result<()>,
+        work: &mut dyn FnMut(&OwnedFd) -> Result<()>,
     ) -> Result<()> {
         let container = self.container(text)?;
-        let Some(mounted) = self.mount_meanwhile(&container, daemon)? else {
-            return Err(in_use(&container, "mounted in another mount namespace, copy there"));
+        let start = Instant::now();
+        let (mounted, root) = loop {
+            let found = self.mount_meanwhile(&container, daemon)?;
+            let root = found.as_ref().map(|mounted| mounted_root(&mounted.place));
+            match (found, root) {
+                (Some(mounted), Some(Ok(root))) => break (mounted, root),
+                // The mount of a copy that was killed goes in its daemon's own time.
+                _ if start.elapsed() < ENDING => thread::sleep(POLL),
+                (_, Some(Err(error))) => return Err(error),
+                _ => {
+                    return Err(in_use(
+                        &container,
+                        "mounted in another mount namespace, copy there",
+                    ));
+                }
+            }
         };
-        let outcome = work(&mounted.place);
+        let outcome = work(&root);
+        // Open, it would keep the mount busy.
+        drop(root);
         if mounted.is_ours() {
             self.umount_container(&container)?;
         }
         outcome
+    }
+}
+
+/// The root of what is mounted on `place`; not what lies below it, if that was unmounted just now.
+fn mounted_root(place: &Path) -> Result<OwnedFd> {
+    let device = |fd: &OwnedFd, path: &Path| {
+        stat::stat_fd(fd).map(|stat| stat.dev).map_err(|errno| Error::io("look at", path, errno))
+    };
+    let root = open(place)?;
+    match place.parent() {
+        Some(above) if device(&open(above)?, above)? == device(&root, place)? => {
+            Err(Error::Refused(format!("{} is mounted no more", place.display())))
+        }
+        _ => Ok(root),
     }
 }
 

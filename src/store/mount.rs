@@ -60,7 +60,7 @@ impl Store {
         let container = self.container(text)?;
         let held = self.hold(&container, Hold::Exclusive)?;
         let wanted = dir.map(canonical_directory).transpose()?;
-        if let State::Mounted(places) = self.state_held(&container, &held)? {
+        if let State::Mounted(places) = self.settled_state(&container, &held)? {
             return match (places.first(), wanted) {
                 (Some(place), None) => Ok(place.clone()),
                 (Some(place), Some(wanted)) if *place == wanted => Ok(wanted),

@@ -43,7 +43,7 @@ impl Store {
 
     pub(super) fn umount_container(&self, container: &Container) -> Result<()> {
         let held = self.hold(container, Hold::Shared)?;
-        match self.state_held(container, &held)? {
+        match self.settled_state(container, &held)? {
             State::Unmounted | State::Busy => {
                 Err(Error::Refused(format!("container {} is not mounted", container.name)))
             }
