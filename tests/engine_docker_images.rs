@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use engines::{Room, run, wait_until};
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal};
 use shell::Shell;
 use support::{Kind, Policy, Snapshot, assert_same, require};
@@ -110,7 +110,7 @@ impl<'a> Docker<'a> {
         rustix::mount::mount("overlay", &place, "overlay", MountFlags::empty(), Some(&*options))
             .unwrap_or_else(|error| panic!("{options:?}: {error}"));
         let seen = look(&place);
-        rustix::mount::unmount(&place, UnmountFlags::empty()).unwrap();
+        support::unmount_patiently(&place).unwrap();
         seen
     }
 

@@ -18,7 +18,6 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::mount::UnmountFlags;
 use support::{Driver, Options, Scene, require};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,7 +52,7 @@ fn is_mounted(place: &Path) -> bool {
 }
 
 fn unmount(place: &Path) {
-    rustix::mount::unmount(place, UnmountFlags::empty()).unwrap();
+    support::unmount_patiently(place).unwrap();
 }
 
 /// Statement 57: also with a workdir of its own, and the other way round.

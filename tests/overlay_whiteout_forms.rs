@@ -16,7 +16,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::mount::UnmountFlags;
 use support::{
     Driver, Options, Policy, Scene, Snapshot, as_host_root, assert_same, names, require,
 };
@@ -162,7 +161,7 @@ impl Refused {
 }
 
 fn unmount(scene: &Scene) {
-    rustix::mount::unmount(&scene.mountpoint, UnmountFlags::empty()).unwrap();
+    support::unmount_patiently(&scene.mountpoint).unwrap();
 }
 
 const MKNOD: [(libc::c_long, i32); 2] =

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support;
 use plyfs::snapshotter::api;
 use rustix::process::{Pid, Signal};
 use tonic::codegen::http::uri::PathAndQuery;
@@ -346,10 +347,10 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Err(errno) = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::empty())
+        if let Err(problem) = support::unmount_patiently(&self.0)
             && !std::thread::panicking()
         {
-            panic!("cannot unmount {}: {errno}", self.0.display());
+            panic!("{problem}");
         }
     }
 }

@@ -22,7 +22,7 @@ mod spec;
 pub(crate) use build::{DEFAULT_MTIME, build_layer, set_mtime};
 pub(crate) use compare::{Policy, assert_same, differences};
 pub(crate) use mapping::Mapping;
-pub(crate) use mounted::{Driver, MountedOverlay, Options};
+pub(crate) use mounted::{Driver, MountedOverlay, Options, unmount_patiently};
 pub(crate) use require::{as_host_root, overlay_xattr, ready, require, rootless};
 pub(crate) use scene::{Scene, scratch};
 pub(crate) use snapshot::{Entry, Kind, Snapshot, Time};

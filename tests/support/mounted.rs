@@ -307,7 +307,7 @@ fn log_text(scene: &Scene) -> String {
 }
 
 /// Unmounts; a file that another thread's just forked child still holds is waited for.
-fn unmount_patiently(root: &Path) -> Result<(), String> {
+pub(crate) fn unmount_patiently(root: &Path) -> Result<(), String> {
     let start = Instant::now();
     loop {
         match rustix::mount::unmount(root, UnmountFlags::empty()) {
