@@ -139,8 +139,8 @@ impl Overlay {
         upper.has_xattrs.then(origin).flatten()
     }
 
-    /// Publishes a copy, whose attributes are `stat`. Returns `false` where the name was taken away meanwhile: then the
-    /// caller looks again.
+    /// Publishes a copy, whose attributes are `stat`. Returns `false` where the name was taken away
+    /// meanwhile: then the caller looks again.
     fn publish_copy(
         &self,
         upper: &Upper,

@@ -3,6 +3,7 @@
 //! Who reads a directory, and then one that it was given there, walks a tree: it will read the others,
 //! too, those below first. What comes of guesses is counted; where most are wrong, one walk in sixteen
 //! is followed.
+//!
 //! Guessing which names somebody looks up next was tried, and did not pay: one round trip for each
 //! name is more than finding it, and on two processors the thread that finds disturbs it.
 //!
@@ -57,7 +58,6 @@ pub(super) struct Foresight {
 struct State {
     start: Option<Start>,
     running: bool,
-    over: bool,
     waiting: VecDeque<Guess>,
     groups: VecDeque<Group>,
     /// Walks that were not followed, because most guesses were wrong.
@@ -90,7 +90,6 @@ impl Foresight {
     pub fn end(&self) {
         self.on.store(false, Ordering::Release);
         let mut state = self.state.lock();
-        state.over = true;
         state.waiting.clear();
         self.change.notify_all();
         while state.running {
@@ -98,13 +97,9 @@ impl Foresight {
         }
     }
 
+    /// Whether anything is guessed; else the thread leaves off what it does.
     pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
-    }
-
-    /// Whether the thread is to leave off what it does.
-    pub fn is_over(&self) -> bool {
-        !self.on.load(Ordering::Acquire)
+        self.on.load(Ordering::Acquire)
     }
 
     /// The directory `dir` was read after the cookie `from`: `given` are the directories found there,
@@ -113,8 +108,11 @@ impl Foresight {
         let mut state = self.state.lock();
         // Its reader does it now.
         state.waiting.retain(|guess| guess.dir != dir);
-        let mut next: Vec<NodeId> = Vec::new();
-        let walks = state.walks_into(dir, &mut next);
+        let (mut below, mut beside) = (Vec::new(), Vec::new());
+        let follows = state.was_given(dir) && self.follows(&mut state);
+        if follows {
+            state.guess_beside(dir, &mut beside);
+        }
         let place = state.groups.iter().position(|group| group.dir == dir);
         let mut group = match place.and_then(|place| state.groups.remove(place)) {
             Some(group) if from > 0 => group,
@@ -122,19 +120,16 @@ impl Foresight {
         };
         let room = OF_EACH.saturating_sub(group.given.len());
         group.given.extend(given.iter().take(room).map(|id| (*id, false)));
-        let mut below = Vec::new();
-        if walks && self.follows(&mut state) {
+        if follows {
             group.guess_from(0, &mut below);
             // Most go into the first one at once: by then it would be found half.
             if !below.is_empty() {
                 below.rotate_left(1);
             }
-        } else {
-            next.clear();
         }
         state.groups.push_front(group);
         state.groups.truncate(GROUPS);
-        below.extend(next);
+        below.extend(beside);
         below.truncate(AT_ONCE);
         for dir in below.into_iter().rev() {
             state.waiting.push_front(Guess { dir, with, after: 0 });
@@ -174,7 +169,7 @@ impl Foresight {
     /// Has the thread look at the guesses.
     fn call(&self, mut state: parking_lot::MutexGuard<'_, State>) {
         state.waiting.truncate(WAITING);
-        if state.waiting.is_empty() || state.over || self.is_over() {
+        if state.waiting.is_empty() || !self.is_on() {
             return;
         }
         if state.running {
@@ -201,7 +196,7 @@ impl Foresight {
             if let Some(guess) = state.waiting.pop_front() {
                 return Some(guess);
             }
-            if state.over || self.change.wait_for(&mut state, IDLE).timed_out() {
+            if !self.is_on() || self.change.wait_for(&mut state, IDLE).timed_out() {
                 return state.waiting.pop_front();
             }
         }
@@ -210,7 +205,7 @@ impl Foresight {
     /// Whether the thread may end; else there are new guesses.
     pub fn ends(&self) -> bool {
         let mut state = self.state.lock();
-        if !state.over && !state.waiting.is_empty() {
+        if self.is_on() && !state.waiting.is_empty() {
             return false;
         }
         state.running = false;
@@ -220,20 +215,22 @@ impl Foresight {
 }
 
 impl State {
-    /// Whether `dir` was given to who read another directory; then those given with it are `next`,
-    /// the following ones first.
-    fn walks_into(&mut self, dir: NodeId, next: &mut Vec<NodeId>) -> bool {
+    /// Whether `dir` was given to who read another directory; it is no guess any more.
+    fn was_given(&mut self, dir: NodeId) -> bool {
+        let mut given = self.groups.iter_mut().flat_map(|group| &mut group.given);
+        let found = given.find(|(id, _)| *id == dir);
+        found.map(|(_, guessed)| *guessed = true).is_some()
+    }
+
+    /// Guesses the directories that were given with `dir`, the following ones first.
+    fn guess_beside(&mut self, dir: NodeId, next: &mut Vec<NodeId>) {
         for group in &mut self.groups {
-            let Some(at) = group.given.iter().position(|(id, _)| *id == dir) else { continue };
-            if let Some((_, guessed)) = group.given.get_mut(at) {
-                // It is being read.
-                *guessed = true;
+            if let Some(at) = group.given.iter().position(|(id, _)| *id == dir) {
+                group.guess_from(at + 1, next);
+                group.guess_from(0, next);
+                return;
             }
-            group.guess_from(at + 1, next);
-            group.guess_from(0, next);
-            return true;
         }
-        false
     }
 }
 

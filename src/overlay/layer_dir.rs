@@ -162,7 +162,7 @@ impl Drop for LayerDir {
     }
 }
 
-/// A bounded set of open `O_PATH` descriptors of directories, least recently used first out.
+/// A bounded set of open descriptors of directories (see [`LayerDir::open`]), least recently used first out.
 ///
 /// The descriptors are only a cache: a directory is opened again from its parent, one
 /// component at a time, so that no path is ever joined to one string (it could exceed
@@ -232,7 +232,7 @@ impl DirFds {
         drop(kept);
     }
 
-    /// An `O_PATH` descriptor of `dir`.
+    /// A descriptor of `dir`.
     pub fn get(&self, dir: &Arc<LayerDir>) -> FsResult<Arc<OwnedFd>> {
         if let Some(fd) = self.counted(dir) {
             return Ok(fd);

@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use super::directory::Directory;
 use super::foresight::Guess;
-use super::listing::{Listing, Part};
+use super::listing::Part;
 use super::lookup::part_numbers;
 use super::merge::Merged;
 use super::node::Node;
@@ -108,25 +108,10 @@ impl Overlay {
         self.let_go(node);
     }
 
-    /// Makes sure that a directory has a listing, if it is not large.
-    fn list_ahead(&self, node: &Arc<Node>, dir: &Directory) -> FsResult<()> {
-        if dir.listing.read().is_some() {
-            return Ok(());
-        }
-        let state = dir.state.read();
-        if !state.dead {
-            self.list_small(dir, SMALL)?;
-        }
-        drop(state);
-        let entries = dir.listing.read().as_ref().map_or(0, Listing::len);
-        self.keep_listing(node, entries);
-        Ok(())
-    }
-
     /// Finds what reading the directory goes on to give.
     fn find_listed(&self, node: &Arc<Node>, guess: &Guess) -> FsResult<usize> {
         let dir = node.directory()?;
-        self.list_ahead(node, dir)?;
+        self.make_listing(node, dir, SMALL)?;
         let (mut cookie, mut cost) = (guess.after, 0);
         for _ in 0..OF_EACH {
             let next = {
@@ -140,7 +125,7 @@ impl Overlay {
                 next.map(|(cookie, entry)| (cookie, entry.name.clone()))
             };
             let Some((at, name)) = next else { break };
-            if self.foresight.is_over() {
+            if !self.foresight.is_on() {
                 break;
             }
             cookie = at;

@@ -230,23 +230,31 @@ impl Overlay {
         Ok(fits)
     }
 
-    /// Makes sure that the directory has a listing.
+    /// Makes sure that the directory has a listing, for who reads it.
     fn list(&self, node: &Arc<Node>, dir: &Directory) -> FsResult<()> {
+        self.counters.listings.note(dir.listing.read().is_some());
+        self.make_listing(node, dir, usize::MAX)
+    }
+
+    /// Makes sure that the directory has a listing, unless there are more than `most` names.
+    pub(super) fn make_listing(
+        &self,
+        node: &Arc<Node>,
+        dir: &Directory,
+        most: usize,
+    ) -> FsResult<()> {
+        if dir.listing.read().is_some() {
+            return Ok(());
+        }
         let state = dir.state.read();
-        let known = dir.listing.read().is_some();
-        self.counters.listings.note(known);
-        if state.dead || known {
-            return Ok(());
+        if !state.dead {
+            self.list_small(dir, most)?;
         }
-        let mut slot = dir.listing.write();
-        if slot.is_some() {
-            return Ok(());
-        }
-        *slot = self.build_listing(dir, usize::MAX)?;
-        let entries = slot.as_ref().map_or(0, Listing::len);
-        drop(slot);
         drop(state);
-        self.keep_listing(node, entries);
+        let entries = dir.listing.read().as_ref().map(Listing::len);
+        if let Some(entries) = entries {
+            self.keep_listing(node, entries);
+        }
         Ok(())
     }
 
@@ -265,7 +273,7 @@ impl Overlay {
     }
 
     /// Takes note of a listing; others may have to go for it.
-    pub(super) fn keep_listing(&self, node: &Arc<Node>, entries: usize) {
+    fn keep_listing(&self, node: &Arc<Node>, entries: usize) {
         for old in self.listings.note(node, entries) {
             if let Some(dir) = &old.dir {
                 *dir.listing.write() = None;
