@@ -123,6 +123,22 @@ fn caches_and_passthrough_are_counted() {
     });
 }
 
+/// A listing that lookups alone have built counts among those that are kept within bounds.
+#[test]
+fn listings_that_lookups_made_are_counted() {
+    if !able() {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile d/a\n[lower]\nfile d/b\n");
+    let mount = scene.mount();
+    let before = snapshot(mount.root()).overlay.kept_listings;
+    for name in ["a", "b", "none", "nothing"] {
+        assert_eq!(mount.path("d").join(name).exists(), name.len() == 1);
+    }
+    let figures = snapshot(mount.root()).overlay;
+    assert_eq!((figures.kept_listings - before, figures.listings.misses), (1, 0));
+}
+
 /// However much was known: nodes, listings, descriptors and memory come back when it is gone.
 #[test]
 fn what_comes_and_goes_leaves_nothing_behind() {

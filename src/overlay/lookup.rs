@@ -32,8 +32,14 @@ impl Overlay {
             return Err(Errno::NOENT);
         }
         let name = name_of(name);
-        let found = self.found_ahead(dir, &name);
-        self.lookup_in(&parent, dir, &name, found)
+        let listed = dir.listing.read().is_some();
+        let found = if listed { self.found_ahead(dir, &name) } else { None };
+        let entry = self.lookup_in(&parent, dir, &name, found);
+        drop(state);
+        if !listed {
+            self.count_listing(&parent, dir);
+        }
+        entry
     }
 
     /// As [`Overlay::lookup`], for a caller that holds the lock on the directory's entries and has

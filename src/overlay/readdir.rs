@@ -251,11 +251,17 @@ impl Overlay {
             self.list_small(dir, most)?;
         }
         drop(state);
+        self.count_listing(node, dir);
+        Ok(())
+    }
+
+    /// Counts the listing of a directory, if it has one now, after it had none. The caller holds no
+    /// lock: other listings may have to go for it.
+    pub(super) fn count_listing(&self, node: &Arc<Node>, dir: &Directory) {
         let entries = dir.listing.read().as_ref().map(Listing::len);
         if let Some(entries) = entries {
             self.keep_listing(node, entries);
         }
-        Ok(())
     }
 
     /// Changes the listing of a directory, where it is kept, after a change on disk.
