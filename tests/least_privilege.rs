@@ -197,6 +197,14 @@ const OPERATIONS: &[&str] = &[
     "open/read",
     "find closed -name x",
     "dd if=/dev/zero of=open/read count=1 status=none",
+    // renameat2(2) with RENAME_EXCHANGE, RENAME_NOREPLACE and RENAME_WHITEOUT.
+    "perl -e 'syscall(316, -100, \"open/read\", -100, \"sticky/mine\", 2) == 0 or die $!'",
+    "perl -e 'syscall(316, -100, \"sticky/mine\", -100, \"sticky/theirs\", 2) == 0 or die $!'",
+    "perl -e 'syscall(316, -100, \"open/read\", -100, \"sticky/new\", 1) == 0 or die $!'",
+    "perl -e 'syscall(316, -100, \"sticky/mine\", -100, \"sticky/moved\", 4) == 0 or die $!'",
+    // O_TMPFILE | O_RDWR
+    "perl -e 'sysopen(my $f, \"open\", 020200002, 0600) or die $!'",
+    "perl -e 'sysopen(my $f, \"closed\", 020200002, 0600) or die $!'",
 ];
 
 /// What each of [`OPERATIONS`] says to user 4242 of the mount, and whether it was done.
@@ -218,7 +226,7 @@ fn attempts(mount: &MountedOverlay<'_>) -> Vec<(&'static str, bool, String)> {
 /// with the errno that overlayfs gives, and nothing was copied up for it.
 #[test]
 fn a_caller_without_rights_gets_nowhere() {
-    let tools = ["setpriv", "setfattr", "setfacl", "chattr", "fallocate"];
+    let tools = ["setpriv", "setfattr", "setfacl", "chattr", "fallocate", "perl"];
     let tools = tools.iter().all(|tool| require(&format!("tool:{tool}")));
     if !(require("root") && require("fuse") && require("overlayfs") && tools) {
         return;

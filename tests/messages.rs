@@ -151,7 +151,7 @@ const IMAGES: &[Row] = &[
     ("plyfs apply -i none.tar mnt", "cannot open none.tar: no such file or directory"),
     ("plyfs apply -i junk.tar mnt", "junk.tar: the archive ends within a header (after 0 entries)"),
     ("sh -c touch~store/layers/junk", ""),
-    ("plyfs check", "1 problems: see what plyfs check --repair does"),
+    ("plyfs check", "1 problem: see what plyfs check --repair does"),
     ("plyfs gc", ""),
     ("sh -c rm~-r~store/images/*", ""),
     (

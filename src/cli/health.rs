@@ -94,9 +94,12 @@ impl Check {
         }
         match open {
             0 => Ok(()),
+            1 if self.repair => Err(Error::Refused("1 problem is left".to_owned())),
             count if self.repair => Err(Error::Refused(format!("{count} problems are left"))),
             count => {
-                Err(Error::Refused(format!("{count} problems: see what plyfs check --repair does")))
+                let problems = if count == 1 { "problem" } else { "problems" };
+                let advice = "see what plyfs check --repair does";
+                Err(Error::Refused(format!("{count} {problems}: {advice}")))
             }
         }
     }
