@@ -3,25 +3,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use plyfs::overlay::options::UpperOption;
-use plyfs::overlay::{
-    Caller, Entry, FileRef, HandleId, NodeId, Options, Overlay, SetAttr, SetTime, With,
-};
-use plyfs::sys::stat::{Stat, decode_dev};
-use plyfs::sys::{OFlags, RenameFlags};
-use rustix::fs::{FileType, XattrFlags};
+use plyfs::overlay::{Caller, FileRef, HandleId, NodeId, Options, Overlay, SetAttr};
+use plyfs::sys::OFlags;
+use rustix::fs::FileType;
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 use super::Subject;
-use super::op::{Data, Op, Outcome, RenameHow, Seen, XattrHow};
-use crate::support::{self, Kind, Scene, Snapshot, Time};
+use super::op::{Data, Op, Outcome};
+use crate::support::{Scene, Snapshot};
+use look::Visit;
+use walk::check_dir;
 
+mod attributes;
 mod data;
+mod held;
+mod look;
+mod names;
+mod walk;
 
 type Answer = Result<Outcome, Errno>;
 
@@ -93,63 +95,6 @@ impl<'a> Core<'a> {
     /// The overlay itself.
     pub(crate) fn fs(&self) -> &Overlay {
         self.fs.as_ref().unwrap()
-    }
-
-    /// What a path leads to; one lookup of it stays counted until the next operation.
-    pub(crate) fn walk(&self, path: &Path) -> Result<Entry, Errno> {
-        let stat = self.fs().getattr(NodeId::ROOT, None)?;
-        let mut here = Entry { node: NodeId::ROOT, stat };
-        for name in path {
-            here = self.child(&here, name)?;
-        }
-        Ok(here)
-    }
-
-    fn child(&self, dir: &Entry, name: &OsStr) -> Result<Entry, Errno> {
-        check_dir(dir)?;
-        let found = self.fs().lookup(dir.node, name)?;
-        self.counted.borrow_mut().push(found.node);
-        Ok(found)
-    }
-
-    fn parent<'p>(&self, path: &'p Path) -> Result<(NodeId, &'p OsStr), Errno> {
-        let name = path.file_name().ok_or(Errno::EXIST)?;
-        let parent = self.walk(path.parent().unwrap())?;
-        check_dir(&parent)?;
-        Ok((parent.node, name))
-    }
-
-    /// The directory and the name of something that is to be new.
-    fn vacant<'p>(&self, path: &'p Path) -> Result<(NodeId, &'p OsStr), Errno> {
-        let (dir, name) = self.parent(path)?;
-        match self.walk(path) {
-            Ok(_) => Err(Errno::EXIST),
-            Err(Errno::NOENT) => Ok((dir, name)),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    fn made(&self, entry: Result<Entry, Errno>) -> Answer {
-        self.counted.borrow_mut().push(entry?.node);
-        DONE
-    }
-
-    /// Symlinks dangle.
-    fn follow(&self, path: &Path) -> Result<Entry, Errno> {
-        let found = self.walk(path)?;
-        if found.stat.is_symlink() { Err(Errno::NOENT) } else { Ok(found) }
-    }
-
-    /// What open(2) refuses before it asks a filesystem; `None` is a fifo.
-    fn openable(&self, path: &Path, write: bool) -> Result<Option<NodeId>, Errno> {
-        let found = self.walk(path)?;
-        match found.stat.file_type() {
-            FileType::Symlink => Err(Errno::LOOP),
-            FileType::Directory => Err(Errno::ISDIR),
-            FileType::Fifo if write => Err(Errno::NXIO),
-            FileType::Fifo => Ok(None),
-            _ => Ok(Some(found.node)),
-        }
     }
 
     fn with_file<T>(
@@ -256,289 +201,12 @@ impl<'a> Core<'a> {
         }
     }
 
-    fn call_on_names(&mut self, op: &Op) -> Answer {
-        match op {
-            Op::Mkdir { path, mode } => {
-                let (dir, name) = self.vacant(path)?;
-                self.made(self.fs().mkdir(&CALLER, dir, name, mode & 0o1777, 0))
-            }
-            Op::Symlink { target, path } => {
-                let (dir, name) = self.vacant(path)?;
-                self.made(self.fs().symlink(&CALLER, dir, name, target))
-            }
-            Op::Fifo { path, mode } => {
-                let (dir, name) = self.vacant(path)?;
-                self.made(self.fs().mknod(&CALLER, dir, name, FIFO | mode, 0, 0))
-            }
-            Op::Rmdir { path } => {
-                let (dir, name) = self.parent(path)?;
-                if !self.walk(path)?.stat.is_dir() {
-                    return Err(Errno::NOTDIR);
-                }
-                self.fs().rmdir(dir, name).map(|()| Outcome::Done)
-            }
-            Op::Unlink { path } => {
-                let (dir, name) = self.parent(path)?;
-                if self.walk(path)?.stat.is_dir() {
-                    return Err(Errno::ISDIR);
-                }
-                self.fs().unlink(dir, name).map(|()| Outcome::Done)
-            }
-            Op::Link { from, to } => {
-                let source = self.walk(from)?;
-                let (dir, name) = self.vacant(to)?;
-                if source.stat.is_dir() {
-                    return Err(Errno::PERM);
-                }
-                self.made(self.fs().link(source.node, dir, name))
-            }
-            Op::Rename { from, to, how } => self.rename(from, to, *how),
-            _ => self.call_on_attributes(op),
-        }
-    }
-
-    fn rename(&self, from: &Path, to: &Path, how: RenameHow) -> Answer {
-        let flags = match how {
-            RenameHow::Replace => RenameFlags::empty(),
-            RenameHow::NoReplace => RenameFlags::NOREPLACE,
-            RenameHow::Exchange => RenameFlags::EXCHANGE,
-        };
-        let (from_dir, from_name) = self.parent(from)?;
-        let (to_dir, to_name) = self.parent(to)?;
-        self.walk(from)?;
-        let target = self.walk(to);
-        match (how, &target) {
-            (RenameHow::NoReplace, Ok(_)) => return Err(Errno::EXIST),
-            (RenameHow::Exchange, Err(errno)) => return Err(*errno),
-            _ => {}
-        }
-        // Neither may lie in the other; the kernel finds that before it asks.
-        if from != to && to.starts_with(from) {
-            return Err(Errno::INVAL);
-        }
-        if from != to && from.starts_with(to) {
-            let exchange = how == RenameHow::Exchange;
-            return Err(if exchange { Errno::INVAL } else { Errno::NOTEMPTY });
-        }
-        self.fs().rename(from_dir, from_name, to_dir, to_name, flags).map(|()| Outcome::Done)
-    }
-
-    fn call_on_attributes(&mut self, op: &Op) -> Answer {
-        match op {
-            Op::Chmod { path, mode } => {
-                let set = SetAttr { mode: Some(*mode), ..SetAttr::default() };
-                self.set(self.follow(path)?.node, None, &set)
-            }
-            Op::Chown { path, uid, gid } => {
-                let found = self.walk(path)?;
-                let kill_suidgid = !found.stat.is_dir() && !found.stat.is_symlink();
-                let set = SetAttr { uid: *uid, gid: *gid, kill_suidgid, ..SetAttr::default() };
-                self.set(found.node, None, &set)
-            }
-            Op::SetTimes { path, time } => {
-                let at = plyfs::sys::stat::Time { sec: time.sec, nsec: time.nsec };
-                let at = Some(SetTime::At(at));
-                let set = SetAttr { atime: at, mtime: at, ..SetAttr::default() };
-                self.set(self.walk(path)?.node, None, &set)
-            }
-            Op::SetXattr { path, name, value, how } => {
-                let flags = match how {
-                    XattrHow::Either => XattrFlags::empty(),
-                    XattrHow::Create => XattrFlags::CREATE,
-                    XattrHow::Replace => XattrFlags::REPLACE,
-                };
-                let node = self.xattr_target(path, name, Errno::PERM)?;
-                let set = self.fs().setxattr(node, OsStr::new(name), &value.0, flags, false);
-                set.map(|()| Outcome::Done)
-            }
-            Op::RemoveXattr { path, name } => {
-                let node = self.xattr_target(path, name, Errno::PERM)?;
-                self.fs().removexattr(node, OsStr::new(name)).map(|()| Outcome::Done)
-            }
-            Op::GetXattr { path, name } => {
-                let node = self.xattr_target(path, name, Errno::NODATA)?;
-                self.xattr(node, OsStr::new(name)).map(|value| Outcome::Bytes(Data(value)))
-            }
-            Op::Stat { path } => Ok(Outcome::Stat(seen(&self.walk(path)?.stat))),
-            Op::ReadLink { path } => {
-                let found = self.walk(path)?;
-                if !found.stat.is_symlink() {
-                    return Err(Errno::INVAL);
-                }
-                let target = self.fs().readlink(found.node)?;
-                Ok(Outcome::Bytes(Data(target.as_bytes().to_vec())))
-            }
-            _ => self.call_held(op),
-        }
-    }
-
-    fn xattr_target(&self, path: &Path, name: &str, refusal: Errno) -> Result<NodeId, Errno> {
-        let found = self.walk(path)?;
-        let may_have = found.stat.is_dir() || found.stat.is_file();
-        if name.starts_with("user.") && !may_have {
-            return Err(refusal);
-        }
-        Ok(found.node)
-    }
-
-    fn xattr(&self, node: NodeId, name: &OsStr) -> Result<Vec<u8>, Errno> {
-        let mut value = vec![0u8; 4096];
-        let n = self.fs().getxattr(node, name, &mut value)?;
-        value.truncate(n);
-        Ok(value)
-    }
-
-    fn call_held(&mut self, op: &Op) -> Answer {
-        let held = |slot: &usize| self.held.get(slot).copied().ok_or(Errno::BADF);
-        match op {
-            Op::Hold { slot, path, write } => self.hold(*slot, path, *write),
-            Op::Release { slot } => {
-                let Held { node, handle, .. } = held(slot)?;
-                self.fs().release(handle);
-                self.fs().forget(node, 1);
-                self.held.remove(slot);
-                DONE
-            }
-            Op::HeldRead { slot } => {
-                let content = self.read_all(held(slot)?.handle.into())?;
-                Ok(Outcome::Bytes(Data(content)))
-            }
-            Op::HeldWrite { slot, offset, data } => match held(slot)? {
-                Held { handle, write: true, .. } => {
-                    self.write_all(handle.into(), *offset, &data.0).map(|()| Outcome::Done)
-                }
-                _ => Err(Errno::BADF),
-            },
-            Op::HeldTruncate { slot, size } => match held(slot)? {
-                Held { node, handle, write: true } => {
-                    let set = SetAttr { size: Some(*size), ..SetAttr::default() };
-                    self.set(node, Some(handle), &set)
-                }
-                _ => Err(Errno::INVAL),
-            },
-            Op::HeldStat { slot } => {
-                let Held { node, handle, .. } = held(slot)?;
-                Ok(Outcome::Stat(seen(&self.fs().getattr(node, Some(handle))?)))
-            }
-            Op::HeldChmod { slot, mode } => {
-                let Held { node, handle, .. } = held(slot)?;
-                let set = SetAttr { mode: Some(*mode), ..SetAttr::default() };
-                self.set(node, Some(handle), &set)
-            }
-            _ => panic!("an operation without a call: {op:?}"),
-        }
-    }
-
-    /// Only files are held: a directory's descriptor is the kernel's own affair.
-    fn hold(&mut self, slot: usize, path: &Path, write: bool) -> Answer {
-        let node = self.openable(path, write)?.ok_or(Errno::NXIO)?;
-        let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        let opened = self.fs().open(node, flags, false)?;
-        // The lookup that found it stays counted, as the kernel's does.
-        self.counted.borrow_mut().pop();
-        self.held.insert(slot, Held { node, handle: opened.handle, write });
-        DONE
-    }
-
-    /// The names in a directory with their types, in order.
-    fn names(&self, dir: NodeId) -> Vec<(OsString, u32)> {
-        let mut names = Vec::new();
-        let mut cookie = 0;
-        loop {
-            let before = cookie;
-            let mut room = 3;
-            let listed = self.fs().readdir(dir, cookie, With::Nothing, &mut |entry| {
-                room -= 1;
-                if room < 0 {
-                    return false;
-                }
-                cookie = entry.cookie;
-                names.push((entry.name.to_owned(), entry.kind));
-                true
-            });
-            listed.unwrap();
-            if cookie == before {
-                break;
-            }
-        }
-        names.retain(|(name, _)| name != "." && name != "..");
-        names.sort();
-        names
-    }
-
-    fn visit(&self, found: &Entry, path: PathBuf, into: &mut Visit) {
-        let stat = &found.stat;
-        let kind = self.kind(found);
-        let first = into.first_names.get(&stat.ino).cloned().filter(|_| !stat.is_dir());
-        if first.is_none() {
-            into.first_names.insert(stat.ino, path.clone());
-        }
-        let entry = support::Entry {
-            kind,
-            mode: stat.mode & 0o7777,
-            uid: stat.uid,
-            gid: stat.gid,
-            nlink: stat.nlink,
-            mtime: Time { sec: stat.mtime.sec, nsec: stat.mtime.nsec },
-            xattrs: self.xattrs(found.node),
-            same_as: first,
-            ino: stat.ino,
-        };
-        let doubled = into.snapshot.entries.insert(path.clone(), entry);
-        assert!(doubled.is_none(), "{} is listed twice", path.display());
-        if !stat.is_dir() {
-            return;
-        }
-        for (name, kind) in self.names(found.node) {
-            let child = self.child(found, &name);
-            let child = child.unwrap_or_else(|e| panic!("{name:?} is listed, lookup says {e}"));
-            assert_eq!(kind, child.stat.mode >> 12, "d_type of {name:?}");
-            self.visit(&child, path.join(&name), into);
-        }
-    }
-
-    fn kind(&self, found: &Entry) -> Kind {
-        let (major, minor) = decode_dev(found.stat.rdev);
-        match found.stat.file_type() {
-            FileType::Directory => Kind::Dir,
-            FileType::RegularFile => {
-                let opened = self.fs().open(found.node, OFlags::RDONLY, false).unwrap();
-                let content = self.read_all(opened.handle.into()).unwrap();
-                self.fs().release(opened.handle);
-                let digest = hex::encode(&Sha256::digest(content)[..12]);
-                Kind::File { size: found.stat.size, digest }
-            }
-            FileType::Symlink => Kind::Symlink(self.fs().readlink(found.node).unwrap()),
-            FileType::CharacterDevice => Kind::Char(major, minor),
-            FileType::BlockDevice => Kind::Block(major, minor),
-            FileType::Fifo => Kind::Fifo,
-            _ => Kind::Socket,
-        }
-    }
-
-    fn xattrs(&self, node: NodeId) -> BTreeMap<OsString, Vec<u8>> {
-        let names = self.fs().listxattr(node).unwrap();
-        let names = names.split(|b| *b == 0).filter(|name| !name.is_empty());
-        names
-            .map(|name| {
-                let name = OsStr::from_bytes(name);
-                (name.to_owned(), self.xattr(node, name).unwrap())
-            })
-            .collect()
-    }
-
     /// Takes back the lookups that were counted.
     pub(crate) fn forget_counted(&self) {
         for node in self.counted.borrow_mut().drain(..) {
             self.fs().forget(node, 1);
         }
     }
-}
-
-#[derive(Default)]
-struct Visit {
-    snapshot: Snapshot,
-    first_names: BTreeMap<u64, PathBuf>,
 }
 
 impl Subject for Core<'_> {
@@ -585,32 +253,4 @@ fn open(scene: &Scene, metacopy: Option<bool>) -> Overlay {
         ..Options::default()
     };
     Overlay::new(&options).unwrap()
-}
-
-fn check_dir(entry: &Entry) -> Result<(), Errno> {
-    match entry.stat.file_type() {
-        FileType::Directory => Ok(()),
-        FileType::Symlink => Err(Errno::NOENT),
-        _ => Err(Errno::NOTDIR),
-    }
-}
-
-fn seen(stat: &Stat) -> Seen {
-    let kind = match stat.file_type() {
-        FileType::Directory => 'd',
-        FileType::RegularFile => 'f',
-        FileType::Symlink => 'l',
-        FileType::Fifo => 'p',
-        FileType::CharacterDevice => 'c',
-        _ => '?',
-    };
-    Seen {
-        kind,
-        mode: stat.mode & 0o7777,
-        uid: stat.uid,
-        gid: stat.gid,
-        size: matches!(kind, 'f' | 'l').then_some(stat.size),
-        nlink: (kind != 'd').then_some(stat.nlink),
-        mtime: Some(Time { sec: stat.mtime.sec, nsec: stat.mtime.nsec }),
-    }
 }
