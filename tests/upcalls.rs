@@ -11,266 +11,21 @@
     reason = "a test stops at what is not as expected"
 )]
 
+#[path = "upcalls/cases.rs"]
+mod cases;
 mod support;
+#[path = "upcalls/traced.rs"]
+mod traced;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::Path;
-use std::process::Command;
+use std::fs;
 use std::time::{Duration, Instant};
 
+use cases::{Case, cases};
 use plyfs::fuse::control::Control;
 use plyfs::fuse::stats::Snapshot;
-use support::{Driver, MountedOverlay, Options, Scene, ready};
-
-/// One operation in a directory of its own: made ready, then counted.
-struct Case {
-    name: &'static str,
-    /// Makes ready; what the kernel learns here it knows.
-    prepare: fn(&Path),
-    act: fn(&Path),
-    /// Requests with files passed through (as root).
-    passed: &'static str,
-    /// Requests with every file served by the daemon (rootless, or `passthrough=off`).
-    served: &'static str,
-}
-
-fn case(
-    name: &'static str,
-    prepare: fn(&Path),
-    act: fn(&Path),
-    passed: &'static str,
-    served: &'static str,
-) -> Case {
-    Case { name, prepare, act, passed, served }
-}
-
-fn nothing(_: &Path) {}
-
-fn make(dir: &Path) {
-    fs::write(dir.join("new"), [b'x'; 4096]).unwrap();
-}
-
-fn make_and_look(dir: &Path) {
-    make(dir);
-    rustix::fs::stat(dir.join("new")).unwrap();
-}
-
-/// Leaves the directory as one that has just been changed: the kernel keeps its attributes no
-/// more.
-fn change(dir: &Path) {
-    fs::create_dir(dir.join("before")).unwrap();
-}
-
-/// By stat(2): the standard library asks for the time of creation as well, which the kernel does
-/// not keep.
-fn look(dir: &Path) {
-    rustix::fs::stat(dir.join("lower")).unwrap();
-}
-
-fn look_for_none(dir: &Path) {
-    rustix::fs::stat(dir.join("none")).unwrap_err();
-}
-
-fn read_lower(dir: &Path) {
-    assert_eq!(fs::File::open(dir.join("lower")).unwrap().read(&mut [0; 4096]).unwrap(), 4096);
-}
-
-fn get_xattr(dir: &Path) {
-    rustix::fs::getxattr(dir.join("lower"), "user.none", &mut [0; 16][..]).unwrap_err();
-}
-
-fn append(dir: &Path) {
-    let mut file = OpenOptions::new().append(true).open(dir.join("lower")).unwrap();
-    file.write_all(b"more").unwrap();
-}
-
-fn list(dir: &Path) {
-    assert!(!support::names(dir).is_empty());
-}
-
-/// The first time changes the time of access, which the second asks for.
-fn list_twice(dir: &Path) {
-    list(dir);
-    list(dir);
-}
-
-fn execute(dir: &Path) {
-    assert!(Command::new(dir.join("program")).status().unwrap().success());
-}
-
-/// The operations. Where the two engines differ, both are told.
-fn cases() -> Vec<Case> {
-    vec![
-        case("stat, first time", nothing, look, "lookup 1", "lookup 1"),
-        case("stat, hot", look, look, "", ""),
-        case("stat of no such name, first time", nothing, look_for_none, "lookup 1", "lookup 1"),
-        case("stat of no such name, hot", look_for_none, look_for_none, "", ""),
-        case("getxattr", look, get_xattr, "getxattr 1", "getxattr 1"),
-        case(
-            "readdir, first time",
-            nothing,
-            list,
-            "readdir 1, readdirplus 1",
-            "readdir 1, readdirplus 1",
-        ),
-        case("readdir, hot", list_twice, list, "", ""),
-        case(
-            "statx with the time of creation, first time",
-            look,
-            |dir| assert_eq!(fs::metadata(dir.join("lower")).unwrap().len(), 4096),
-            "statx 1",
-            "statx 1",
-        ),
-        case(
-            "readlink, hot",
-            |dir| drop(fs::read_link(dir.join("link")).unwrap()),
-            |dir| drop(fs::read_link(dir.join("link")).unwrap()),
-            "",
-            "",
-        ),
-        case("open, read, close, first time", look, read_lower, "open 1, release 1", "read 1"),
-        case("open, read, close, hot", read_lower, read_lower, "open 1, release 1", ""),
-        case(
-            "create, write 4 KiB, close",
-            nothing,
-            make,
-            "create 1, getxattr 1, lookup 1, release 1",
-            "create 1, getxattr 1, lookup 1, write 1",
-        ),
-        case(
-            "write 4 KiB, 100 times, in an open file",
-            nothing,
-            |dir| {
-                let file = File::create(dir.join("new")).unwrap();
-                (0..100).for_each(|n| file.write_all_at(&[1; 4096], n * 4096).unwrap());
-            },
-            "create 1, getxattr 1, lookup 1, release 1",
-            "create 1, getxattr 1, lookup 1, write 100",
-        ),
-        case(
-            "unlink",
-            make,
-            |dir| fs::remove_file(dir.join("new")).unwrap(),
-            "getattr 1, unlink 1",
-            "getattr 1, unlink 1",
-        ),
-        case(
-            "unlink of a lower file",
-            look,
-            |dir| fs::remove_file(dir.join("lower")).unwrap(),
-            "unlink 1",
-            "unlink 1",
-        ),
-        case(
-            "mkdir in a directory just changed",
-            change,
-            |dir| fs::create_dir(dir.join("new")).unwrap(),
-            "getattr 1, lookup 1, mkdir 1",
-            "getattr 1, lookup 1, mkdir 1",
-        ),
-        case(
-            "create, write 4 KiB, close in a directory just changed",
-            change,
-            make,
-            "create 1, getattr 1, getxattr 1, lookup 1, release 1",
-            "create 1, getattr 1, getxattr 1, lookup 1, write 1",
-        ),
-        case(
-            "mkdir",
-            nothing,
-            |dir| fs::create_dir(dir.join("new")).unwrap(),
-            "lookup 1, mkdir 1",
-            "lookup 1, mkdir 1",
-        ),
-        case(
-            "rmdir",
-            |dir| fs::create_dir(dir.join("new")).unwrap(),
-            |dir| fs::remove_dir(dir.join("new")).unwrap(),
-            "getattr 1, rmdir 1",
-            "getattr 1, rmdir 1",
-        ),
-        case(
-            "symlink",
-            nothing,
-            |dir| symlink("a", dir.join("new")).unwrap(),
-            "lookup 1, symlink 1",
-            "lookup 1, symlink 1",
-        ),
-        case(
-            "link",
-            make,
-            |dir| fs::hard_link(dir.join("new"), dir.join("other")).unwrap(),
-            "getattr 1, link 1, lookup 1",
-            "getattr 1, link 1, lookup 1",
-        ),
-        case(
-            "rename",
-            make,
-            |dir| fs::rename(dir.join("new"), dir.join("other")).unwrap(),
-            "getattr 1, lookup 1, rename 1",
-            "getattr 1, lookup 1, rename 1",
-        ),
-        case(
-            "rename over another file",
-            |dir| {
-                make(dir);
-                fs::write(dir.join("other"), "x").unwrap();
-            },
-            |dir| fs::rename(dir.join("new"), dir.join("other")).unwrap(),
-            "getattr 1, lookup 1, rename 1",
-            "getattr 1, lookup 1, rename 1",
-        ),
-        case(
-            "chmod",
-            make_and_look,
-            |dir| fs::set_permissions(dir.join("new"), Permissions::from_mode(0o600)).unwrap(),
-            "setattr 1",
-            "setattr 1",
-        ),
-        case(
-            "chmod of a lower file",
-            look,
-            |dir| fs::set_permissions(dir.join("lower"), Permissions::from_mode(0o600)).unwrap(),
-            "setattr 1",
-            "setattr 1",
-        ),
-        case(
-            "append to a lower file (copy-up)",
-            look,
-            append,
-            "getxattr 1, open 1, release 1",
-            "getxattr 1, write 1",
-        ),
-        case(
-            "stat after a write of one's own",
-            |dir| {
-                make_and_look(dir);
-                let mut file = OpenOptions::new().append(true).open(dir.join("new")).unwrap();
-                file.write_all(b"more").unwrap();
-            },
-            |dir| assert_eq!(rustix::fs::stat(dir.join("new")).unwrap().st_size, 4100),
-            "getattr 1",
-            "getattr 1",
-        ),
-        case(
-            "exec of a lower program, first time",
-            nothing,
-            execute,
-            "getxattr 1, lookup 1, open 1, release 1",
-            "getxattr 1, lookup 1, read 2",
-        ),
-        case(
-            "exec of a lower program, hot",
-            execute,
-            execute,
-            "getxattr 1, open 1, release 1",
-            "getxattr 1",
-        ),
-    ]
-}
+use support::{Driver, MountedOverlay, Options, Scene, ready, require};
+use traced::Traced;
 
 /// What was counted between two looks, FORGETs and our own questions aside.
 fn difference(before: &Snapshot, after: &Snapshot) -> String {
@@ -299,7 +54,7 @@ fn settled(mount: &MountedOverlay<'_>) -> Snapshot {
     }
 }
 
-fn scene(cases: usize) -> Scene {
+fn scene(cases: usize, make: fn(&str) -> Scene) -> Scene {
     let mut text = String::from("[lower]\n");
     for case in 0..cases {
         for attempt in 0..ATTEMPTS {
@@ -308,7 +63,7 @@ fn scene(cases: usize) -> Scene {
             text.push_str(&format!("file {dir}/lower {}\n", "x".repeat(4096)));
         }
     }
-    let scene = Scene::new(&text);
+    let scene = make(&text);
     for case in 0..cases {
         for attempt in 0..ATTEMPTS {
             let program = scene.lowers[0].join(format!("case{case}.{attempt}/program"));
@@ -323,7 +78,7 @@ const ATTEMPTS: usize = 3;
 
 fn count_all(options: &Options, expected: fn(&Case) -> &'static str) {
     let cases = cases();
-    let scene = scene(cases.len());
+    let scene = scene(cases.len(), Scene::new);
     let mount = scene.mount_by(Driver::Plyfs, options);
     let mut wrong = Vec::new();
     for (n, case) in cases.iter().enumerate() {
@@ -358,4 +113,50 @@ fn without_passthrough() {
     if ready() && Driver::under_test() == Driver::Plyfs {
         count_all(&Options::with(&["passthrough=off"]), |case| case.served);
     }
+}
+
+/// The system calls of the daemon are as few as they were: the most of each operation is told, the
+/// least of all attempts counts.
+#[test]
+fn the_layers_are_asked_little() {
+    if !(ready() && Driver::under_test() == Driver::Plyfs && require("tool:strace")) {
+        return;
+    }
+    let cases = cases();
+    // In memory: what a filesystem lacks would have to be done in other ways.
+    let scene = scene(cases.len(), Scene::in_memory);
+    let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["look_ahead=off"]));
+    let mut wrong = Vec::new();
+    for (n, case) in cases.iter().enumerate() {
+        let attempt = |attempt| {
+            let dir = mount.path(format!("case{n}.{attempt}"));
+            rustix::fs::stat(&dir).unwrap();
+            (case.prepare)(&dir);
+            settled(&mount);
+            let traced = Traced::begin(mount.daemon_id().unwrap(), &scene.place("calls"));
+            (case.act)(&dir);
+            // One reader serves in order: a RELEASE before this is done after it.
+            rustix::fs::statfs(&dir).unwrap();
+            traced.end()
+        };
+        let found = (0..ATTEMPTS).map(attempt).min_by_key(Vec::len).unwrap();
+        println!("{}: {} {}", case.name, found.len(), summary(&found));
+        if found.len() > case.calls {
+            wrong.push(format!(
+                "{}: {}, at most {} are meant",
+                case.name,
+                summary(&found),
+                case.calls
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn summary(calls: &[String]) -> String {
+    let mut counts = BTreeMap::new();
+    for call in calls {
+        *counts.entry(call.as_str()).or_insert(0) += 1;
+    }
+    counts.iter().map(|(call, count)| format!("{call} {count}")).collect::<Vec<_>>().join(", ")
 }
