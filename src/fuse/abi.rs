@@ -102,6 +102,8 @@ bitflags! {
         const INIT_EXT = 1 << 30;
         const HAS_EXPIRE_ONLY = 1 << 35;
         const PASSTHROUGH = 1 << 37;
+        /// Files cannot be opened by handles.
+        const NO_EXPORT_SUPPORT = 1 << 38;
     }
 
     /// How the kernel treats an open file.

@@ -21,7 +21,7 @@ use super::stats::{Board, Snapshot};
 use super::wakeful::Wakeful;
 use crate::error::{Errno, FsResult};
 use crate::overlay::options::Options;
-use crate::overlay::{Caller, Overlay};
+use crate::overlay::{Caller, NodeId, Overlay};
 use crate::sys::footprint::Footprint;
 
 /// Serves requests; shared by all threads.
@@ -111,6 +111,26 @@ impl Adapter {
             Operation::Init(_) => Err(Errno::IO),
             Operation::Unsupported => Err(Errno::NOSYS),
             _ => self.serve_files(context, operation),
+        }
+    }
+
+    /// How long the kernel may keep the attributes of `node` that are read after this: not at all
+    /// while somebody may write to them through a mapping, of which nobody tells us.
+    fn ttl_of(&self, node: NodeId) -> Ttl {
+        let calm = || self.overlay.nobody_writes(node).unwrap_or(false);
+        match self.passthrough.may_be_mapped(node) && !self.passthrough.settle(node, calm) {
+            true => Ttl::NONE,
+            false => self.ttl,
+        }
+    }
+
+    /// As [`Adapter::ttl_of`], of attributes that were read when, or after, `calm` was the number
+    /// of [`Passthrough::settlings`].
+    fn ttl_of_found(&self, node: NodeId, calm: u64) -> Ttl {
+        // A file that was settled since may have been written to after its attributes were read.
+        match self.passthrough.may_be_mapped(node) || self.passthrough.settlings() != calm {
+            true => Ttl::NONE,
+            false => self.ttl,
         }
     }
 

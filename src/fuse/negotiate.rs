@@ -36,7 +36,9 @@ const STACK_DEPTH: u32 = 1;
 /// - POSIX_LOCKS, FLOCK_LOCKS: the kernel's own locks are right, and hold across a copy-up;
 /// - AUTO_INVAL_DATA: every change of a file's size comes through the kernel;
 /// - WRITEBACK_CACHE: excludes passthrough, and writes are slower with it;
-/// - EXPORT_SUPPORT: looking up `.` and `..` of a node would be asked of us.
+/// - EXPORT_SUPPORT: a handle is the number of a node, which leads nowhere once the kernel has
+///   forgotten it, and to another file after a remount. NO_EXPORT_SUPPORT refuses handles, as the
+///   kernel's overlayfs does.
 const WANTED: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::ATOMIC_O_TRUNC)
     .union(InitFlags::BIG_WRITES)
@@ -55,7 +57,8 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::SETXATTR_EXT)
     .union(InitFlags::INIT_EXT)
     .union(InitFlags::HAS_EXPIRE_ONLY)
-    .union(InitFlags::PASSTHROUGH);
+    .union(InitFlags::PASSTHROUGH)
+    .union(InitFlags::NO_EXPORT_SUPPORT);
 
 /// The answer to `offer`. `acls`: the mount has POSIX ACLs. `privileged` says that this process may
 /// register backing files.

@@ -9,8 +9,8 @@
 //! file of a lower layer. A node whose lower file is passed through and that was copied up since
 //! gets [`Admission::Stale`]: its names must lead to a fresh node.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -46,10 +46,19 @@ enum How {
     Passed { backing: i32, upper: bool },
 }
 
+/// The state of some nodes.
+#[derive(Debug, Default)]
+struct Shard {
+    open: HashMap<NodeId, Open>,
+    /// Those that were open in a way that lets them be mapped for writing. What is written so
+    /// comes to nobody's knowledge, and a mapping outlives the descriptor it was made with.
+    mapped: HashSet<NodeId>,
+}
+
 /// The state of all nodes with open files.
 ///
 /// Each shard's lock is held across the ioctl that registers a backing file, which waits for
-/// nothing; no other lock is taken under it.
+/// nothing, and across the question who writes to a file: the overlay's locks come after it.
 #[derive(Debug)]
 pub(super) struct Passthrough {
     policy: PassthroughPolicy,
@@ -57,7 +66,10 @@ pub(super) struct Passthrough {
     negotiated: bool,
     /// The kernel refused this process its first backing file.
     off: AtomicBool,
-    shards: [Mutex<HashMap<NodeId, Open>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
+    /// How many nodes [`Shard::mapped`] has, in all.
+    mapped: AtomicU64,
+    settlings: AtomicU64,
     passed: AtomicU64,
     cached: AtomicU64,
     stale: AtomicU64,
@@ -75,14 +87,25 @@ const REGULAR: u32 = 0o100_000;
 impl Passthrough {
     pub(super) fn new(policy: PassthroughPolicy, negotiated: bool) -> Passthrough {
         let (off, shards) = (AtomicBool::new(false), Default::default());
-        let [passed, cached, stale, refused] = [const { AtomicU64::new(0) }; 4];
-        Passthrough { policy, negotiated, off, shards, passed, cached, stale, refused }
+        let [mapped, settlings, passed, cached, stale, refused] = [const { AtomicU64::new(0) }; 6];
+        Passthrough {
+            policy,
+            negotiated,
+            off,
+            shards,
+            mapped,
+            settlings,
+            passed,
+            cached,
+            stale,
+            refused,
+        }
     }
 
     /// What was decided so far.
     pub(super) fn figures(&self) -> Figures {
-        let in_use = |shard: &Mutex<HashMap<NodeId, Open>>| {
-            let nodes = shard.lock();
+        let in_use = |shard: &Mutex<Shard>| {
+            let nodes = &shard.lock().open;
             nodes.values().filter(|open| matches!(open.how, How::Passed { .. })).count() as u64
         };
         Figures {
@@ -97,7 +120,19 @@ impl Passthrough {
     /// Counts a file of `node` that was just opened and says how to answer. After
     /// [`Admission::Stale`] nothing was counted.
     pub(super) fn admit(&self, channel: &Channel, node: NodeId, opened: &Opened) -> Admission {
-        let admission = self.decide(channel, node, opened);
+        let Some(shard) = self.shard(node) else {
+            self.cached.fetch_add(1, Ordering::Relaxed);
+            return Admission::Cached { keep: true };
+        };
+        let mut shard = shard.lock();
+        let admission = self.decide(&mut shard.open, channel, node, opened);
+        if matches!(admission, Admission::Passed { .. })
+            && opened.mappable
+            && shard.mapped.insert(node)
+        {
+            self.mapped.fetch_add(1, Ordering::Release);
+        }
+        drop(shard);
         let count = match admission {
             Admission::Cached { .. } => &self.cached,
             Admission::Passed { .. } => &self.passed,
@@ -107,9 +142,13 @@ impl Passthrough {
         admission
     }
 
-    fn decide(&self, channel: &Channel, node: NodeId, opened: &Opened) -> Admission {
-        let Some(shard) = self.shard(node) else { return Admission::Cached { keep: true } };
-        let mut nodes = shard.lock();
+    fn decide(
+        &self,
+        nodes: &mut HashMap<NodeId, Open>,
+        channel: &Channel,
+        node: NodeId,
+        opened: &Opened,
+    ) -> Admission {
         match nodes.entry(node) {
             Slot::Occupied(mut slot) => {
                 let open = slot.get_mut();
@@ -143,7 +182,7 @@ impl Passthrough {
     /// Counts a file of `node` that was closed.
     pub(super) fn release(&self, channel: &Channel, node: NodeId) {
         let Some(shard) = self.shard(node) else { return };
-        let mut nodes = shard.lock();
+        let nodes = &mut shard.lock().open;
         let Slot::Occupied(mut slot) = nodes.entry(node) else { return };
         slot.get_mut().files -= 1;
         if slot.get().files > 0 {
@@ -156,8 +195,41 @@ impl Passthrough {
         }
     }
 
+    /// Whether `node` may be mapped for writing, so that its data and times may change at any time.
+    pub(super) fn may_be_mapped(&self, node: NodeId) -> bool {
+        let any = self.mapped.load(Ordering::Acquire) > 0;
+        any && self.shard(node).is_some_and(|shard| shard.lock().mapped.contains(&node))
+    }
+
+    /// Takes note, if nobody has `node` open and `nobody_writes`, that it is no longer mapped.
+    pub(super) fn settle(&self, node: NodeId, nobody_writes: impl FnOnce() -> bool) -> bool {
+        let Some(shard) = self.shard(node) else { return true };
+        // Held meanwhile, so that nobody opens it for himself after he was asked for.
+        let mut shard = shard.lock();
+        let settled = !shard.open.contains_key(&node) && nobody_writes();
+        if settled && shard.mapped.remove(&node) {
+            self.mapped.fetch_sub(1, Ordering::Release);
+            self.settlings.fetch_add(1, Ordering::Release);
+        }
+        settled
+    }
+
+    /// How many times a node was settled.
+    pub(super) fn settlings(&self) -> u64 {
+        self.settlings.load(Ordering::Acquire)
+    }
+
+    /// The kernel has forgotten `node`: nobody has a mapping of it.
+    pub(super) fn forget(&self, node: NodeId) {
+        if let Some(shard) = self.shard(node)
+            && shard.lock().mapped.remove(&node)
+        {
+            self.mapped.fetch_sub(1, Ordering::Release);
+        }
+    }
+
     /// The shard of `node`; none where nothing needs to be counted.
-    fn shard(&self, node: NodeId) -> Option<&Mutex<HashMap<NodeId, Open>>> {
+    fn shard(&self, node: NodeId) -> Option<&Mutex<Shard>> {
         if !self.negotiated {
             return None;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::abi::{self, OpenFlags};
 use super::buffer::{ReplyBuffer, zeroed};
 use crate::error::{Errno, FsResult};
-use crate::overlay::{DirEntry, Entry, HandleId};
+use crate::overlay::{DirEntry, Entry, HandleId, NodeId};
 use crate::sys::StatVfs;
 use crate::sys::stat::{Stat, Time, decode_dev};
 
@@ -22,6 +22,9 @@ impl Ttl {
     /// which keeps its caches true by itself. Not `u64::MAX`, which the kernel would have to
     /// clamp when it turns it into ticks.
     const ENDLESS: Ttl = Ttl { sec: 1 << 30, nsec: 0 };
+
+    /// The kernel asks each time.
+    pub(crate) const NONE: Ttl = Ttl { sec: 0, nsec: 0 };
 
     /// For `timeout`, or endless.
     pub(crate) fn new(timeout: Option<Duration>) -> Ttl {
@@ -55,22 +58,27 @@ fn attr(stat: &Stat) -> abi::Attr {
     }
 }
 
-fn entry_out(entry: &Entry, ttl: Ttl) -> abi::EntryOut {
+fn entry_out(entry: &Entry, ttl: Ttl, attributes: Ttl) -> abi::EntryOut {
     abi::EntryOut {
         nodeid: entry.node.0,
         // Node ids are never reused, so that their generation never changes.
         generation: 0,
         entry_valid: ttl.sec,
-        attr_valid: ttl.sec,
+        attr_valid: attributes.sec,
         entry_valid_nsec: ttl.nsec,
-        attr_valid_nsec: ttl.nsec,
+        attr_valid_nsec: attributes.nsec,
         attr: attr(&entry.stat),
     }
 }
 
-/// A name that exists.
-pub(crate) fn entry(reply: &mut ReplyBuffer, entry: &Entry, ttl: Ttl) -> FsResult<()> {
-    reply.put(&entry_out(entry, ttl))
+/// A name that exists; how long it and how long its attributes may be kept.
+pub(crate) fn entry(
+    reply: &mut ReplyBuffer,
+    entry: &Entry,
+    ttl: Ttl,
+    attributes: Ttl,
+) -> FsResult<()> {
+    reply.put(&entry_out(entry, ttl, attributes))
 }
 
 /// A name that does not exist, which the kernel may remember.
@@ -160,11 +168,14 @@ pub(crate) struct Listing<'a> {
     reply: &'a mut ReplyBuffer,
     limit: usize,
     /// READDIRPLUS: each entry comes with its attributes.
-    plus: Option<Ttl>,
+    plus: Option<Plus<'a>>,
 }
 
+/// How long names may be kept, and the attributes of a node.
+pub(crate) type Plus<'a> = (Ttl, &'a dyn Fn(NodeId) -> Ttl);
+
 impl<'a> Listing<'a> {
-    pub(crate) fn new(reply: &'a mut ReplyBuffer, limit: usize, plus: Option<Ttl>) -> Self {
+    pub(crate) fn new(reply: &'a mut ReplyBuffer, limit: usize, plus: Option<Plus<'a>>) -> Self {
         Listing { reply, limit, plus }
     }
 
@@ -179,9 +190,10 @@ impl<'a> Listing<'a> {
     }
 
     fn put(&mut self, entry: &DirEntry<'_>) -> FsResult<()> {
-        if let Some(ttl) = self.plus {
+        if let Some((ttl, attributes)) = self.plus {
+            let out = |entry| entry_out(entry, ttl, attributes(entry.node));
             // Node id 0 says that this entry was not looked up (`.` and `..`).
-            let out = entry.entry.as_ref().map_or_else(zeroed, |entry| entry_out(entry, ttl));
+            let out = entry.entry.as_ref().map_or_else(zeroed, out);
             self.reply.put(&out)?;
         }
         self.reply.put(&abi::Dirent {

@@ -111,7 +111,7 @@ pub(crate) enum Operation<'a> {
         file: FileRef,
         offset: u64,
         data: &'a [u8],
-        sync: OFlags,
+        how: OFlags,
         kill_suidgid: bool,
     },
     FSync {

@@ -35,6 +35,7 @@ pub mod stored_stat;
 mod sync;
 mod unsettled;
 pub mod upper;
+mod upper_roots;
 pub mod whiteout;
 pub mod workdir;
 pub mod xattrs;

@@ -15,13 +15,15 @@ use super::index::Index;
 use super::probes;
 use super::stored_stat::StatXattr;
 use super::unsettled::Unsettled;
+use super::upper_roots::{Both, open_both};
 use super::whiteout::{self, Style};
 use super::workdir::{self, Workdir};
 use super::xattrs::{Mark, Namespace};
 use crate::error::{Errno, Error, FsResult, Result};
+use crate::sys::mount_clone::AccessTimes;
 use crate::sys::stat::Stat;
 use crate::sys::xattr::Target;
-use crate::sys::{self, OwnedFd, RenameFlags, file, node};
+use crate::sys::{self, OwnedFd, RenameFlags, node};
 
 /// What an upper directory holds under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct Wanted {
     /// Keep owner, mode and device of its files in this xattr; where the upper has another already,
     /// in that.
     pub stat_xattr: Option<StatXattr>,
+    /// Which access times reading its files leaves.
+    pub access_times: AccessTimes,
 }
 
 /// The writable layer of a mount.
@@ -94,7 +98,8 @@ impl Upper {
     /// Names the path that is missing, not writable, in use, or on another filesystem.
     pub fn open(path: &Path, work: &Path, wanted: Wanted) -> Result<Upper> {
         let failed = |errno| Error::io("open upperdir", path, errno);
-        let Both { root, real_path, work_root, clone } = open_both(path, work)?;
+        let Both { root, real_path, work_root, clone } =
+            open_both(path, work, wanted.access_times)?;
         let stat = sys::stat::stat_fd(&root).map_err(failed)?;
         let workdir = Workdir::open(&work_root, work)?;
         let lock = sys::dir::open_dir(&root, OsStr::new(".")).map_err(failed)?;
@@ -350,36 +355,6 @@ impl Upper {
             other => other,
         }
     }
-}
-
-/// The roots of an upper and its workdir.
-struct Both {
-    root: OwnedFd,
-    real_path: PathBuf,
-    work_root: OwnedFd,
-    clone: Option<OwnedFd>,
-}
-
-/// The upper and the workdir, through a private clone of their mount where that is permitted: when
-/// umount(2) of ours returns, the daemon is not yet gone, and what lies below can be unmounted all
-/// the same, as with the kernel's overlayfs.
-fn open_both(upper: &Path, work: &Path) -> Result<Both> {
-    let open = |action: &'static str, path: &Path| {
-        let opened = file::open_root(path).and_then(|root| Ok((file::real_path(&root)?, root)));
-        opened.map_err(|errno| Error::io(action, path, errno))
-    };
-    let (real_path, root) = open("open upperdir", upper)?;
-    let (work_path, work_root) = open("open workdir", work)?;
-    // Staging would show in the merged tree, or be removed with it.
-    if real_path.starts_with(&work_path) || work_path.starts_with(&real_path) {
-        let reason = format!("upperdir {} and it must lie beside each other", upper.display());
-        return Err(Error::option("workdir", reason));
-    }
-    let cloned = sys::mount_clone::clone_for_both((&root, &real_path), (&work_root, &work_path));
-    Ok(match cloned {
-        Ok((root, work_root, clone)) => Both { root, real_path, work_root, clone: Some(clone) },
-        Err(_) => Both { root, real_path, work_root, clone: None },
-    })
 }
 
 /// The xattr in which the upper keeps owners and modes: the one that it has, or else `wanted`, with

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::copy_up::Data;
 use super::node::Node;
-use super::stored_stat::{changes_owner_or_mode, take_capability, without_privileges};
+use super::stored_stat::{
+    GROUP_EXEC, SGID, changes_owner_or_mode, take_capability, without_privileges,
+};
 use super::{Caller, FileRef, HandleId, NodeId, Overlay, SetAttr, SetTime};
 use crate::error::{Errno, FsResult};
 use crate::layer::LayerIndex;
@@ -159,7 +161,26 @@ impl Overlay {
         if caller.uid == 0 && crate::sys::process::is_initial_root() {
             return Ok(false);
         }
-        self.end_privileges(file)
+        let changed = self.end_privileges(file)?;
+        Ok(self.end_group_mark(caller, file)? || changed)
+    }
+
+    /// Takes a set-group-id bit without group execution away, which stays with members of the group
+    /// alone.
+    fn end_group_mark(&self, caller: &Caller, file: FileRef) -> FsResult<bool> {
+        let handle = self.to_write(file)?;
+        let file = self.current_file(&handle)?;
+        let mut stat = stat_fd(&file)?;
+        self.add_stored(LayerIndex::UPPER, Target::fd(&*file), &mut stat)?;
+        if stat.mode & (SGID | GROUP_EXEC) != SGID {
+            return Ok(false);
+        }
+        let group = self.shown(&handle.node, stat)?.gid;
+        if caller.gid == group || crate::sys::process::is_member(caller.pid, group) {
+            return Ok(false);
+        }
+        self.set_mode_of(&file, &stat, stat.mode & !SGID)?;
+        Ok(true)
     }
 
     /// Takes privileges away that a change of the content of `file` ends. Returns whether the mode is

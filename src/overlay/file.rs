@@ -14,7 +14,7 @@ use super::stage::open_lower;
 use super::stored_stat::without_privileges;
 use super::{FileRef, HandleId, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
-use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, node};
+use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, lease, node};
 
 /// The flags with which a file of a layer is opened for a client's flags.
 ///
@@ -53,10 +53,16 @@ impl Overlay {
 
     /// Opens the file where it lies now; tells whether that is the upper.
     pub(super) fn open_real(&self, node: &Arc<Node>, flags: OFlags) -> FsResult<(OwnedFd, bool)> {
+        let appends = flags.contains(OFlags::APPEND);
         let flags = backing_flags(flags);
         // Asked before opening: a copy-up in between only means an early re-open.
         if node.has_upper_data() {
-            return self.at(node, |at| at.open(flags)).map(|file| (file, true));
+            let opened = match self.at(node, |at| at.open(flags)) {
+                // One that may only grow (`chattr +a`) is opened in no other way.
+                Err(Errno::PERM) if appends => self.at(node, |at| at.open(flags | OFlags::APPEND)),
+                other => other,
+            };
+            return opened.map(|file| (file, true));
         }
         let lower = node.state.lock().lower();
         match lower {
@@ -114,21 +120,33 @@ impl Overlay {
     }
 
     /// Writes at `offset`; what privileges that ends, [`Overlay::end_privileges`] has ended before.
-    /// `sync`: with `DSYNC` the data is durable when the write returns, with `SYNC` all of the file.
-    pub fn write(&self, named: FileRef, offset: u64, data: &[u8], sync: OFlags) -> FsResult<usize> {
-        let handle = self.to_write(named)?;
+    /// `how`: with `DSYNC` the data is durable when the write returns, with `SYNC` all of the file;
+    /// with `APPEND` the writer asked to write at the end.
+    pub fn write(&self, named: FileRef, offset: u64, data: &[u8], how: OFlags) -> FsResult<usize> {
+        let handle = match self.to_write(named) {
+            Err(Errno::PERM) if how.contains(OFlags::APPEND) => self.to_append(named)?,
+            other => other?,
+        };
         let file = self.current_file(&handle)?;
         let written = file::write_at(&file, data, offset)?;
         // One write alone may be durable (RWF_DSYNC), and a node's own descriptor knows nothing
         // of the flags with which it is open elsewhere.
-        if sync.intersects(OFlags::DSYNC | OFlags::SYNC) && !handle.synchronous {
-            let synced = self.sync_file(&handle.node, &file, !sync.contains(OFlags::SYNC));
+        if how.intersects(OFlags::DSYNC | OFlags::SYNC) && !handle.synchronous {
+            let synced = self.sync_file(&handle.node, &file, !how.contains(OFlags::SYNC));
             match named {
                 FileRef::Opened(_) => synced?,
                 FileRef::Of(node) => self.implied.tell(node, NOBODY, synced)?,
             }
         }
         Ok(written)
+    }
+
+    /// Whether nobody has a file of the upper open or mapped for writing; we do not either.
+    pub fn nobody_writes(&self, node: NodeId) -> FsResult<bool> {
+        let node = self.nodes.get(node)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME;
+        let file = self.dir_fds.with_room(|| self.at(&node, |at| at.open(flags)))?;
+        Ok(lease::nobody_writes(file))
     }
 
     /// Closes an open file.

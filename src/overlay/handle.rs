@@ -90,6 +90,7 @@ impl HandleTable {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Handle::new(node, file.clone(), flags, upper);
         let writable = handle.writable;
+        let mappable = (flags & OFlags::RWMODE) == OFlags::RDWR;
         let untouched = !writable && !upper && !handle.node.is_upper();
         let program = untouched && is_program(&handle.node, &file, mode);
         self.shard(id)?.lock().insert(id, Arc::new(handle));
@@ -99,6 +100,7 @@ impl HandleTable {
             upper,
             program,
             writable,
+            mappable,
             mode,
             mode_changed: false,
         })

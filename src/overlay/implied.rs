@@ -156,6 +156,15 @@ impl Overlay {
         }
     }
 
+    /// As [`Overlay::to_write`], of a file that may only grow (`chattr +a`); it is not kept, since
+    /// other writers are refused.
+    pub(super) fn to_append(&self, file: FileRef) -> FsResult<Arc<Handle>> {
+        let FileRef::Of(node) = file else { return Err(Errno::PERM) };
+        let (node, flags) = (self.nodes.get(node)?, OFlags::WRONLY | OFlags::APPEND);
+        let (file, upper) = self.dir_fds.with_room(|| self.open_real(&node, flags))?;
+        Ok(Arc::new(Handle::new(node, Arc::new(file), flags, upper)))
+    }
+
     fn imply_writable(&self, node: &Arc<Node>) -> FsResult<Arc<Handle>> {
         self.copy_up(node, Data::All)?;
         self.imply(node, OFlags::RDWR)

@@ -152,6 +152,8 @@ pub struct Opened {
     pub program: bool,
     /// Whether it may be written through this handle.
     pub writable: bool,
+    /// Whether it may be mapped so that what is written to memory reaches the file.
+    pub mappable: bool,
     /// The file's mode.
     pub mode: u32,
     /// Whether opening it took privileges away: the mode that the kernel keeps is no longer so.
@@ -275,6 +277,11 @@ impl Overlay {
             self.nodes.shrink();
             crate::sys::process::return_free_memory();
         }
+    }
+
+    /// Whether the kernel holds a node.
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.nodes.get(node).is_ok()
     }
 
     /// How many nodes the kernel holds.

@@ -21,6 +21,9 @@ pub(super) enum At {
     Entry(Arc<OwnedFd>, Name),
 }
 
+/// How often a file is opened again that a lease holds back: the lease is there for microseconds.
+const LEASE_TRIES: usize = 1000;
+
 impl At {
     /// Its attributes in its layer.
     pub(super) fn stat(&self) -> FsResult<Stat> {
@@ -32,11 +35,19 @@ impl At {
 
     /// Opens it.
     pub(super) fn open(&self, flags: OFlags) -> FsResult<OwnedFd> {
-        match self {
+        let open = || match self {
             At::Fd(fd) => file::reopen(fd, flags),
             At::Dir(fd) => file::open_at(fd, OsStr::new("."), flags),
             At::Entry(dir, name) => file::open_at(dir, name, flags),
+        };
+        // Another thread may be asking just now who writes to it: see `sys::lease`.
+        for _ in 0..LEASE_TRIES {
+            match open() {
+                Err(Errno::AGAIN) => std::thread::yield_now(),
+                other => return other,
+            }
         }
+        open()
     }
 
     /// A descriptor that names it.

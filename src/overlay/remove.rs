@@ -16,6 +16,7 @@ use super::sync::RwLockWriteGuard;
 use super::{Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::upper::{Present, Upper};
+use crate::sys::stat::is_frozen;
 use crate::sys::{OwnedFd, file};
 
 /// A file one of whose names is about to go.
@@ -92,12 +93,13 @@ impl Overlay {
         if child_state.dead || !child.has_name(parent, name) {
             return Err(Errno::NOENT);
         }
+        let fd = self.dir_fds.get(dir.upper()?)?;
         if !self.is_empty(child_dir)? {
-            return Err(Errno::NOTEMPTY);
+            // Whether it may be removed at all is asked first, as everywhere.
+            return Err(if is_frozen(&fd)? { Errno::PERM } else { Errno::NOTEMPTY });
         }
         let occupant = self.occupant(dir, name)?;
         let upper = self.upper()?;
-        let fd = self.dir_fds.get(dir.upper()?)?;
         let held = self.dir_fds.get(child_dir.top()?)?;
         take_away(upper, &fd, name, occupant)?;
         child_state.dead = true;

@@ -12,7 +12,7 @@ use super::layer_dir::{DirFds, LayerDir};
 use super::node::RealKey;
 use super::node_state::NodeState;
 use super::node_table::NodeTable;
-use super::options::{Options, RedirectDir, UpperOption};
+use super::options::{MountOptions, Options, RedirectDir, UpperOption};
 use super::readdir::ListingBudget;
 use super::sync::Mutex;
 use super::sync::atomic::AtomicU64;
@@ -24,6 +24,7 @@ use crate::layer::upper::Wanted;
 use crate::layer::{Layer, LayerIndex, Namespace, StatXattr, Upper, entry};
 use crate::sys::OFlags;
 use crate::sys::file_handle::open_handle;
+use crate::sys::mount_clone::{AccessTimes, Kept};
 use crate::sys::stat::Stat;
 
 /// The most layers that a directory's parts can be numbered for.
@@ -175,6 +176,18 @@ fn open_stack(options: &Options) -> Result<(Option<Upper>, Vec<Layer>)> {
     }
 }
 
+/// What the kernel reads by itself leaves access times as the mount of the upper has it, so that
+/// must have it as ours.
+fn access_times(asked: &MountOptions) -> AccessTimes {
+    let kept = match (asked.noatime, asked.strictatime, asked.relatime) {
+        (true, ..) => Some(Kept::Never),
+        (_, true, _) => Some(Kept::Always),
+        (.., true) => Some(Kept::Relative),
+        _ => None,
+    };
+    AccessTimes { kept, not_of_directories: asked.nodiratime }
+}
+
 fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Result<Upper> {
     let wanted = Wanted {
         user_xattrs: options.userxattr,
@@ -186,6 +199,7 @@ fn open_upper(upper: &UpperOption, options: &Options, lowers: &[Layer]) -> Resul
             1 => Some(StatXattr::Privileged),
             _ => Some(StatXattr::Containers),
         },
+        access_times: access_times(&options.mount),
     };
     let opened = Upper::open(&upper.upperdir, &upper.workdir, wanted)?;
     let same =

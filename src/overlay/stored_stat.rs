@@ -18,8 +18,8 @@ use crate::sys::xattr::{self, Target};
 use crate::sys::{OwnedFd, node};
 
 const SUID: u32 = 0o4000;
-const SGID: u32 = 0o2000;
-const GROUP_EXEC: u32 = 0o0010;
+pub(super) const SGID: u32 = 0o2000;
+pub(super) const GROUP_EXEC: u32 = 0o0010;
 const TYPE_MASK: u32 = 0o170_000;
 
 /// The name of file capabilities, which a change of owner takes away.

@@ -25,7 +25,46 @@ struct MountAttr {
 
 const MOUNT_ATTR_RDONLY: u64 = 0x1;
 const MOUNT_ATTR_NOATIME: u64 = 0x10;
+const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 const MOUNT_ATTR_ATIME_MASK: u64 = 0x70;
+const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
+
+/// Which access times a mount keeps, as far as it was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AccessTimes {
+    /// Of what; `None` where it was not said.
+    pub kept: Option<Kept>,
+    /// None of directories.
+    pub not_of_directories: bool,
+}
+
+/// When a mount takes note of an access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// `noatime`.
+    Never,
+    /// `relatime`.
+    Relative,
+    /// `strictatime`.
+    Always,
+}
+
+impl AccessTimes {
+    /// Has the mount of `root`, a clone of our own, keep them so.
+    ///
+    /// # Errors
+    /// `EPERM` where the mount came from another user namespace.
+    fn apply(self, root: impl AsFd) -> FsResult<()> {
+        let (when, clear) = match self.kept {
+            None => (0, 0),
+            Some(Kept::Never) => (MOUNT_ATTR_NOATIME, MOUNT_ATTR_ATIME_MASK),
+            Some(Kept::Relative) => (0, MOUNT_ATTR_ATIME_MASK),
+            Some(Kept::Always) => (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_ATIME_MASK),
+        };
+        let set = if self.not_of_directories { when | MOUNT_ATTR_NODIRATIME } else { when };
+        if set | clear == 0 { Ok(()) } else { set_attributes(root, set, clear) }
+    }
+}
 
 /// A descriptor of the directory `dir` through a detached clone of its mount that is read-only
 /// and, where that may be changed, keeps no access times. It lives as long as the descriptor.
@@ -153,13 +192,14 @@ fn beneath(clone: &OwnedFd, above: &Path, path: &Path) -> FsResult<OwnedFd> {
 /// Descriptors (`O_PATH`) of two directories, each given as one and its real path, through one
 /// detached clone of the mount that both lie on. Names can be moved between them, and they keep no
 /// mount busy that a user may want to take off, while the filesystem itself stays. The third is the
-/// clone's own, to be kept as that of a [`SharedClone`].
+/// clone's own, to be kept as that of a [`SharedClone`]. It keeps `access_times` as far as it may.
 ///
 /// # Errors
 /// As [`clone_read_only`]; `EXDEV` where they lie on different mounts.
 pub fn clone_for_both(
     one: (&OwnedFd, &Path),
     other: (&OwnedFd, &Path),
+    access_times: AccessTimes,
 ) -> FsResult<(OwnedFd, OwnedFd, OwnedFd)> {
     let above = in_both(one.1, other.1);
     let root = file::open_root(&above)?;
@@ -168,6 +208,11 @@ pub fn clone_for_both(
         return Err(Errno::XDEV);
     }
     let clone = clone_of(&root)?;
+    // Locked in user namespaces that did not make the mount.
+    match access_times.apply(&clone) {
+        Err(Errno::PERM) => {}
+        other => other?,
+    }
     let inside = |path: &Path| beneath(&clone, &above, path);
     Ok((inside(one.1)?, inside(other.1)?, clone))
 }

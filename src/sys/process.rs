@@ -44,6 +44,14 @@ fn in_initial_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
 }
 
+/// Whether `group` is a supplementary group of the process or thread `pid`; "no" of one that is
+/// unknown here.
+pub fn is_member(pid: u32, group: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_whitespace().any(|word| word.parse() == Ok(group))
+}
+
 /// Whether this process may read and write `trusted.*` xattrs: it has `CAP_SYS_ADMIN` in the
 /// initial user namespace.
 pub fn may_use_trusted_xattrs() -> bool {

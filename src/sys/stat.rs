@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags, statx};
 
 use super::{AsFd, StatVfs};
 use crate::error::FsResult;
@@ -86,6 +86,13 @@ pub fn stat_at(dir: impl AsFd, name: &OsStr) -> FsResult<Stat> {
 /// The attributes of an open file, `O_PATH` descriptors included.
 pub fn stat_fd(fd: impl AsFd) -> FsResult<Stat> {
     statx_raw(fd, OsStr::new(""), AtFlags::EMPTY_PATH)
+}
+
+/// Whether `chattr` forbids to remove entries of the open directory `fd`, or itself.
+pub fn is_frozen(fd: impl AsFd) -> FsResult<bool> {
+    let frozen = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+    let x = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(x.stx_attributes.intersects(frozen))
 }
 
 fn statx_raw(dir: impl AsFd, name: &OsStr, flags: AtFlags) -> FsResult<Stat> {

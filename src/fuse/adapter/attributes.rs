@@ -28,16 +28,19 @@ impl Adapter {
         let overlay = &self.overlay;
         match operation {
             Operation::GetAttr { handle } => {
+                let ttl = self.ttl_of(node);
                 let stat = overlay.getattr(node, handle)?;
-                reply::attributes(context.reply, &stat, self.ttl)
+                reply::attributes(context.reply, &stat, ttl)
             }
             Operation::Statx { handle } => {
+                let ttl = self.ttl_of(node);
                 let stat = overlay.getattr(node, handle)?;
-                reply::statx(context.reply, &stat, self.ttl)
+                reply::statx(context.reply, &stat, ttl)
             }
             Operation::SetAttr { handle, set } => {
+                let ttl = self.ttl_of(node);
                 let stat = overlay.setattr(caller, node, handle, &set)?;
-                reply::attributes(context.reply, &stat, self.ttl)
+                reply::attributes(context.reply, &stat, ttl)
             }
             Operation::Ioctl { handle, command, input, .. } => {
                 self.ioctl(context, handle, command, input)
@@ -93,6 +96,8 @@ impl Adapter {
             FS_IOC_SETFLAGS => {
                 let (flags, _) = u32::read_from_prefix(input).map_err(|_| Errno::INVAL)?;
                 self.overlay.set_inode_flags(node, handle, flags)?;
+                // The time of the change of attributes is another now.
+                self.drop_attributes(context, node);
                 context.reply.put(&done)
             }
             // Not of the filesystem but of its daemon.

@@ -6,7 +6,7 @@ use crate::fuse::abi::{CopyFileRangeOut, LseekOut, OpenFlags, WriteOut};
 use crate::fuse::negotiate::Opens;
 use crate::fuse::notify;
 use crate::fuse::passthrough::Admission;
-use crate::fuse::reply;
+use crate::fuse::reply::{self, Ttl};
 use crate::fuse::request::{CopyFileRange, Operation};
 use crate::overlay::{Entry, FileRef, HandleId, NodeId, Opened};
 use crate::sys::OFlags;
@@ -32,7 +32,14 @@ impl Adapter {
             Operation::Open { flags, kill_suidgid } => {
                 let opened = overlay.open(node, flags, kill_suidgid)?;
                 self.mode_changed(context, node, opened.mode_changed);
-                self.answer_open(context, node, &opened)
+                let known = self.passthrough.may_be_mapped(node);
+                self.answer_open(context, node, &opened)?;
+                // What the kernel keeps was to be kept for ever; cutting the file off has ended that.
+                if !known && !flags.contains(OFlags::TRUNC) && self.passthrough.may_be_mapped(node)
+                {
+                    self.drop_attributes(context, node);
+                }
+                Ok(())
             }
             Operation::Create { name, mode, umask, flags } => {
                 let flags = self.flags_of_new(flags);
@@ -47,12 +54,12 @@ impl Adapter {
             Operation::Read { file, offset, size } => {
                 context.reply.fill(size, |buffer| overlay.read(file, offset, buffer))
             }
-            Operation::Write { file, offset, data, sync, kill_suidgid } => {
+            Operation::Write { file, offset, data, how, kill_suidgid } => {
                 if kill_suidgid {
                     let changed = overlay.end_privileges(file)?;
                     self.mode_changed(context, node, changed);
                 }
-                let written = overlay.write(file, offset, data, sync)?;
+                let written = overlay.write(file, offset, data, how)?;
                 // At most the length of a request.
                 context.reply.put(&WriteOut { size: written as u32, padding: 0 })
             }
@@ -81,7 +88,9 @@ impl Adapter {
         context: &mut Context<'_>,
         (entry, opened): &(Entry, Opened),
     ) -> FsResult<()> {
-        reply::entry(context.reply, entry, self.ttl)?;
+        let mapped = opened.mappable && self.agreed.passthrough;
+        let attributes = if mapped { Ttl::NONE } else { self.ttl };
+        reply::entry(context.reply, entry, self.ttl, attributes)?;
         let answered = match self.agreed.opens {
             Opens::Asked => self.answer_open(context, entry.node, opened),
             Opens::Unasked => self
@@ -165,8 +174,15 @@ impl Adapter {
 
     /// Tells the kernel, if it is `changed`, that the mode that it keeps is no longer so.
     fn mode_changed(&self, context: &Context<'_>, node: NodeId, changed: bool) {
-        if changed && let Err(errno) = notify::attributes(context.channel, node) {
-            tracing::warn!(node = node.0, "the kernel keeps a mode: {errno}");
+        if changed {
+            self.drop_attributes(context, node);
+        }
+    }
+
+    /// Tells the kernel that the attributes that it keeps are no longer so.
+    pub(super) fn drop_attributes(&self, context: &Context<'_>, node: NodeId) {
+        if let Err(errno) = notify::attributes(context.channel, node) {
+            tracing::warn!(node = node.0, "the kernel keeps attributes: {errno}");
         }
     }
 

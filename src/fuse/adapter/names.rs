@@ -2,7 +2,7 @@
 
 use super::{Adapter, Context};
 use crate::error::{Errno, FsResult};
-use crate::fuse::reply::{self, Listing};
+use crate::fuse::reply::{self, Listing, Ttl};
 use crate::fuse::request::Operation;
 use crate::overlay::{Entry, NodeId, With};
 use std::ffi::OsStr;
@@ -19,12 +19,12 @@ impl Adapter {
         match operation {
             Operation::Lookup { name } => self.lookup(context, name),
             Operation::Forget { count } => {
-                overlay.forget(node, count);
+                self.forget(node, count);
                 Ok(())
             }
             Operation::BatchForget { nodes } => {
                 for one in nodes {
-                    overlay.forget(NodeId(one.nodeid), one.nlookup);
+                    self.forget(NodeId(one.nodeid), one.nlookup);
                 }
                 Ok(())
             }
@@ -45,8 +45,9 @@ impl Adapter {
                 self.answer_entry(context, &entry)
             }
             Operation::Link { node: target, name } => {
+                let calm = self.passthrough.settlings();
                 let entry = overlay.link(target, node, name)?;
-                self.answer_entry(context, &entry)
+                self.answer_known(context, &entry, calm)
             }
             Operation::Unlink { name } => overlay.unlink(node, name),
             Operation::RmDir { name } => overlay.rmdir(node, name),
@@ -59,12 +60,13 @@ impl Adapter {
     }
 
     fn lookup(&self, context: &mut Context<'_>, name: &OsStr) -> FsResult<()> {
+        let calm = self.passthrough.settlings();
         match self.overlay.lookup(context.request.node, name) {
             Ok(entry) => {
                 if !entry.stat.is_dir() {
                     self.readers.found_file(context.request.caller.pid, context.request.node);
                 }
-                self.answer_entry(context, &entry)
+                self.answer_known(context, &entry, calm)
             }
             // Said so, the kernel remembers it; a plain error would be asked for each time.
             Err(Errno::NOENT) => reply::no_entry(context.reply, self.ttl),
@@ -81,11 +83,27 @@ impl Adapter {
     ) -> FsResult<()> {
         let (dir, thread) = (context.request.node, context.request.caller.pid);
         let with = if plus { self.readers.gets(thread, dir, cookie) } else { With::Nothing };
-        let mut listing = Listing::new(context.reply, size, plus.then_some(self.ttl));
+        let calm = self.passthrough.settlings();
+        let attributes = |node| self.ttl_of_found(node, calm);
+        let plus = plus.then_some((self.ttl, &attributes as &dyn Fn(NodeId) -> Ttl));
+        let mut listing = Listing::new(context.reply, size, plus);
         self.overlay.readdir(dir, cookie, with, &mut |entry| listing.add(&entry))
     }
 
+    /// Answers with something new.
     fn answer_entry(&self, context: &mut Context<'_>, entry: &Entry) -> FsResult<()> {
-        reply::entry(context.reply, entry, self.ttl)
+        reply::entry(context.reply, entry, self.ttl, self.ttl)
+    }
+
+    /// Answers with what was there, and may be open.
+    fn answer_known(&self, context: &mut Context<'_>, entry: &Entry, calm: u64) -> FsResult<()> {
+        reply::entry(context.reply, entry, self.ttl, self.ttl_of_found(entry.node, calm))
+    }
+
+    fn forget(&self, node: NodeId, count: u64) {
+        self.overlay.forget(node, count);
+        if self.passthrough.may_be_mapped(node) && !self.overlay.knows(node) {
+            self.passthrough.forget(node);
+        }
     }
 }

@@ -125,9 +125,9 @@ impl<'a> Request<'a> {
             opcode::WRITE => {
                 let &abi::WriteIn { fh, offset, size, write_flags, flags, .. } = body.take()?;
                 let (file, data) = (self.file(fh), body.bytes(size)?);
-                let sync = file_flags(flags) & (OFlags::DSYNC | OFlags::SYNC);
+                let how = file_flags(flags) & (OFlags::DSYNC | OFlags::SYNC | OFlags::APPEND);
                 let kill_suidgid = write_flags & abi::WRITE_KILL_SUIDGID != 0;
-                Operation::Write { file, offset, data, sync, kill_suidgid }
+                Operation::Write { file, offset, data, how, kill_suidgid }
             }
             opcode::FSYNC | opcode::FSYNCDIR => {
                 let &abi::FsyncIn { fh, fsync_flags, .. } = body.take()?;
