@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use plyfs::sys::extended;
 use plyfs::sys::file_handle::handle_at;
 use rustix::fs::IFlags;
 use rustix::io::Errno;
@@ -151,6 +152,29 @@ fn a_change_of_inode_flags_changes_the_time_of_attributes() {
         let flags = rustix::fs::ioctl_getflags(&file).unwrap();
         rustix::fs::ioctl_setflags(&file, flags ^ IFlags::NODUMP).unwrap();
         assert!(time() > before);
+    });
+}
+
+/// Also in their longer form, which xfs_io and those who set projects use.
+#[test]
+fn inode_flags_in_their_longer_form_are_those_of_the_layer() {
+    const NODUMP: u8 = 0x80;
+    with_each_policy(|mount, _| {
+        let (path, below) = (mount.path("above"), mount.scene().upper.join("above"));
+        let flags = || extended::get(File::open(&below).unwrap()).unwrap();
+        let file = File::open(&path).unwrap();
+        let mut set = extended::get(&file).unwrap();
+        assert_eq!(set, flags());
+        set[0] ^= NODUMP;
+        extended::set(&file, &set).unwrap();
+        assert_eq!((extended::get(&file), flags()), (Ok(set), set));
+        let mut of_lower = extended::get(File::open(mount.path("below")).unwrap()).unwrap();
+        of_lower[0] ^= NODUMP;
+        extended::set(File::open(mount.path("below")).unwrap(), &of_lower).unwrap();
+        assert_eq!(
+            extended::get(File::open(mount.path("below")).unwrap()).unwrap()[0],
+            of_lower[0]
+        );
     });
 }
 

@@ -14,6 +14,7 @@ use super::stage::open_lower;
 use super::stored_stat::without_privileges;
 use super::{FileRef, HandleId, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
+use crate::sys::extended::{self, Extended};
 use crate::sys::{FallocateFlags, IFlags, OFlags, OwnedFd, file, lease, node};
 
 /// The flags with which a file of a layer is opened for a client's flags.
@@ -215,6 +216,24 @@ impl Overlay {
         self.copy_up(&node, Data::All)?;
         let file = self.for_ioctl(&node, handle)?;
         file::set_inode_flags(&file, IFlags::from_bits_retain(flags))
+    }
+
+    /// The inode flags in their longer form.
+    pub fn extended_flags(&self, node: NodeId, handle: Option<HandleId>) -> FsResult<Extended> {
+        let node = self.nodes.get(node)?;
+        extended::get(self.for_ioctl(&node, handle)?)
+    }
+
+    /// As [`Overlay::set_inode_flags`], in their longer form.
+    pub fn set_extended_flags(
+        &self,
+        node: NodeId,
+        handle: Option<HandleId>,
+        flags: &Extended,
+    ) -> FsResult<()> {
+        let node = self.nodes.get(node)?;
+        self.copy_up(&node, Data::All)?;
+        extended::set(self.for_ioctl(&node, handle)?, flags)
     }
 
     fn for_ioctl(&self, node: &Arc<Node>, handle: Option<HandleId>) -> FsResult<Arc<OwnedFd>> {

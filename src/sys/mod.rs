@@ -9,6 +9,7 @@ pub mod copy;
 pub mod cpu_latency;
 pub mod creds;
 pub mod dir;
+pub mod extended;
 pub mod fault;
 pub mod file;
 pub mod file_handle;

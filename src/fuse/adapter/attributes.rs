@@ -10,13 +10,12 @@ use crate::fuse::buffer::zeroed;
 use crate::fuse::reply;
 use crate::fuse::request::Operation;
 use crate::overlay::HandleId;
+use crate::sys::extended::{FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR};
 use crate::sys::xattr;
 
 /// Read and set inode flags (`chattr`). Their numbers say `long`, but the kernel sends 32 bits.
 const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
-/// The same flags in other bits, which the kernel asks for before it sets any.
-const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
 
 impl Adapter {
     pub(super) fn serve_attributes(
@@ -88,15 +87,28 @@ impl Adapter {
                 context.reply.put(&done)?;
                 context.reply.put(&flags)
             }
-            FS_IOC_FSGETXATTR => {
-                let flags = self.overlay.inode_flags(node, handle)?;
-                context.reply.put(&done)?;
-                context.reply.put(&FsXattr { xflags: extended(flags), ..zeroed::<_>() })
-            }
+            // The kernel asks for these before it sets any, of either form.
+            FS_IOC_FSGETXATTR => match self.overlay.extended_flags(node, handle) {
+                Ok(flags) => {
+                    context.reply.put(&done)?;
+                    context.reply.put_bytes(&flags)
+                }
+                Err(_) => {
+                    let flags = self.overlay.inode_flags(node, handle)?;
+                    context.reply.put(&done)?;
+                    context.reply.put(&FsXattr { xflags: extended(flags), ..zeroed::<_>() })
+                }
+            },
             FS_IOC_SETFLAGS => {
                 let (flags, _) = u32::read_from_prefix(input).map_err(|_| Errno::INVAL)?;
                 self.overlay.set_inode_flags(node, handle, flags)?;
                 // The time of the change of attributes is another now.
+                self.drop_attributes(context, node);
+                context.reply.put(&done)
+            }
+            FS_IOC_FSSETXATTR => {
+                let flags = input.first_chunk().ok_or(Errno::INVAL)?;
+                self.overlay.set_extended_flags(node, handle, flags)?;
                 self.drop_attributes(context, node);
                 context.reply.put(&done)
             }
