@@ -112,6 +112,43 @@ fn what_fails_leaves_no_file() {
     assert_eq!(left.len(), 1, "only the store: {left:?}");
 }
 
+/// As long as it is not complete it has no name.
+#[test]
+fn a_killed_export_leaves_no_file() {
+    let shell = Shell::new();
+    let [lower, out] = ["lower", "out"].map(|name| shell.dir.path().join(name));
+    fs::create_dir_all(&lower).unwrap();
+    fs::create_dir(&out).unwrap();
+    for number in 0..3000 {
+        fs::write(lower.join(number.to_string()), [7; 20_000]).unwrap();
+    }
+    let file = out.join("e.tar");
+    let killed_at_work = || {
+        let mut command = shell.command(&["export", "--lowerdir", lower.to_str().unwrap(), "-o"]);
+        let mut child = command.arg(&file).spawn().unwrap();
+        let descriptors = format!("/proc/{}/fd", child.id());
+        let writes = |fd: fs::DirEntry| {
+            fs::read_link(fd.path()).is_ok_and(|path| path.starts_with(&out) && path != out)
+        };
+        while child.try_wait().unwrap().is_none()
+            && !fs::read_dir(&descriptors).unwrap().flatten().any(writes)
+        {}
+        child.kill().unwrap();
+        !child.wait().unwrap().success()
+    };
+    // One that had ended by then is tried again.
+    let mut tries = 0;
+    while !killed_at_work() {
+        fs::remove_file(&file).unwrap();
+        tries += 1;
+        assert!(tries < 20, "it always ended first");
+    }
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "nothing is left");
+    fs::write(&file, "before").unwrap();
+    assert!((0..20).any(|_| killed_at_work()));
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "nothing is left beside it");
+}
+
 #[test]
 fn a_reader_that_leaves_early_ends_it_quietly() {
     let shell = Shell::with_busybox();

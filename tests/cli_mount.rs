@@ -166,6 +166,57 @@ fn a_daemon_that_was_killed_leaves_a_container_that_mounts_again() {
     assert_eq!(fs::read_to_string(boxed.mount(&[]).join("kept")).unwrap(), "x");
 }
 
+/// `dir=$(plyfs mount box)` never gives a directory that nobody serves, also where somebody still
+/// stands in what is left; nor does a copy fail by it.
+#[test]
+fn what_a_killed_daemon_left_is_mounted_anew() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    let place = boxed.mount(&[]);
+    fs::write(place.join("kept"), "x").unwrap();
+    let open = fs::File::open(place.join("kept")).unwrap();
+    let kill = || {
+        let killed = Command::new("kill").args(["-9", &boxed.daemon()]).status().unwrap();
+        assert!(killed.success());
+        let asks = || fs::metadata(place.join("new")).unwrap_err().kind();
+        while asks() == std::io::ErrorKind::NotFound {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    kill();
+    assert_eq!(boxed.mount(&[]), place);
+    assert_eq!(fs::read_to_string(place.join("kept")).unwrap(), "x");
+    kill();
+    let copied = boxed.shell.dir.path().join("copied");
+    boxed.shell.ok(&["cp", "box:/kept", copied.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(copied).unwrap(), "x");
+    assert_eq!(boxed.status(), "false", "the copy leaves nothing mounted");
+    drop(open);
+}
+
+/// Nobody could unmount it again: the store would be below the mount.
+#[test]
+fn a_mount_that_would_hide_the_store_is_refused() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    let root = fs::canonicalize(boxed.shell.dir.path().join("root")).unwrap();
+    let layers = root.join("layers");
+    for (dir, why) in [
+        (root.parent().unwrap(), "would be hidden"),
+        (root.as_path(), "would be hidden"),
+        (layers.as_path(), "keeps its own there"),
+    ] {
+        let said = boxed.shell.fails(&["mount", "box", dir.to_str().unwrap()]);
+        let (dir, root) = (dir.display(), root.display());
+        assert_eq!(said, format!("cannot mount on {dir}: the store {root} {why}"));
+    }
+    assert_eq!(boxed.status(), "false");
+}
+
 #[test]
 fn a_mount_that_fails_says_why_and_leaves_nothing() {
     if !able() {

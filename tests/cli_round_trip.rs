@@ -111,7 +111,7 @@ fn every_form_of_skopeo_comes_back_with_the_same_tree() {
         run(shell.dir.path(), "skopeo", &["--insecure-policy", "copy", "-q", from, to]);
     }
     let own = ["docker-archive", "oci-archive", "oci-dir"];
-    assert_comes_back(&shell, &[&own[..], &["1", "2", "3", "4", "5"]].concat());
+    assert_comes_back(&shell, &[&own[..], &["1", "2", "3", "4", "5", "4-dir", "5-dir"]].concat());
 }
 
 #[test]

@@ -53,6 +53,23 @@ fn every_form_of_an_archive_gives_the_same_image() {
     }
 }
 
+/// As skopeo's `dir:` and `podman save --format docker-dir` write it.
+#[test]
+fn a_plain_directory_gives_its_image_without_a_name() {
+    let image = image("app", &[BASE, TOP]);
+    let scratch = Scratch::new();
+    let dir = scratch.dir.path().join("plain");
+    fs::create_dir(&dir).unwrap();
+    for (name, bytes) in images::plain_dir_files(&image, images::gzip) {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+    let loaded = scratch.store.load(Source::Path(&dir)).unwrap();
+    assert_eq!((loaded.len(), loaded[0].id.to_string()), (1, image.id()));
+    assert!(loaded[0].references.is_empty());
+    let [listed] = scratch.store.images().unwrap().try_into().unwrap();
+    assert_eq!(content(&scratch, &listed.layers[1], "bin/tool"), "two");
+}
+
 #[test]
 fn both_fixtures_are_one_image_and_loading_again_changes_nothing() {
     let scratch = Scratch::new();

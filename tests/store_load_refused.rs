@@ -195,6 +195,36 @@ fn an_image_for_another_system_and_a_name_that_is_none() {
     assert_refused(&files, "not an image name");
 }
 
+/// Whatever of them is in the store already: nothing of such an image can be checked.
+#[test]
+fn an_image_whose_layers_are_encrypted() {
+    let mut files = images::plain_dir_files(&sample(), images::gzip);
+    edit_json(&mut files, "manifest.json", |value| {
+        value["layers"][1]["mediaType"] =
+            "application/vnd.oci.image.layer.v1.tar+gzip+encrypted".into();
+    });
+    assert_refused(&files, "manifest.json: its layers are encrypted: skopeo copy --decryption-key");
+}
+
+#[test]
+fn a_plain_directory_that_is_not_what_it_claims() {
+    let plain = || images::plain_dir_files(&sample(), images::gzip);
+    let mut files = plain();
+    let blob = Digest::of(&images::gzip(&sample().layers[1])).hex();
+    *file(&mut files, &blob).last_mut().unwrap() ^= 1;
+    assert_refused(&files, &format!("{blob}: expected sha256:{blob}, found"));
+    let mut files = plain();
+    let config = Digest::of(&sample().config).hex();
+    *file(&mut files, &config).last_mut().unwrap() = b' ';
+    assert_refused(&files, &format!("{config}: expected sha256:{config}, found"));
+    let mut files = plain();
+    files.retain(|(name, _)| *name != blob);
+    assert_refused(&files, "is missing");
+    let index = json!({ "schemaVersion": 2, "manifests": [] });
+    let files = vec![("manifest.json".to_owned(), index.to_string().into_bytes())];
+    assert_refused(&files, "a list of images for several machines");
+}
+
 #[test]
 fn more_layers_than_can_be_mounted() {
     let many: Vec<images::Files<'_>> = vec![&[]; 501];

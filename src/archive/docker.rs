@@ -13,10 +13,9 @@ use super::{Archive, ArchivedImage};
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const REPOSITORIES: &str = "repositories";
 
-/// The images that the `manifest.json` of `archive` lists.
-pub(super) fn images(archive: &Archive) -> Result<Vec<ArchivedImage>> {
-    let bytes = archive.metadata(MANIFEST)?;
-    let entries = ArchiveEntry::parse_all(&bytes)
+/// The images that `bytes`, the `manifest.json` of `archive`, list.
+pub(super) fn images(archive: &Archive, bytes: &[u8]) -> Result<Vec<ArchivedImage>> {
+    let entries = ArchiveEntry::parse_all(bytes)
         .map_err(|e| Error::invalid(archive.describe(MANIFEST), e.to_string()))?;
     if entries.is_empty() {
         return Err(Error::invalid(archive.describe(MANIFEST), "no images in it"));

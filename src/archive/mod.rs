@@ -20,6 +20,7 @@ mod oci;
 pub mod oci_whiteout;
 mod pax;
 mod pipe;
+mod plain_dir;
 pub mod recompress;
 pub mod save;
 mod sparse;
@@ -45,7 +46,8 @@ pub use tar_sink::source_date_epoch;
 /// The most bytes of manifests, indexes and configs that one archive may make us read.
 const METADATA_MAX: u64 = 64 << 20;
 
-/// An archive of images: docker-archive, OCI archive or OCI layout directory.
+/// An archive of images: docker-archive, OCI archive, OCI layout directory, or a plain directory
+/// with one image.
 #[derive(Debug)]
 pub struct Archive {
     files: Files,
@@ -82,7 +84,7 @@ impl Archive {
         Ok(Archive { files, what, metadata_left: Cell::new(METADATA_MAX) })
     }
 
-    /// Opens the OCI layout in the directory at `path`.
+    /// Opens the OCI layout, or the plain image, in the directory at `path`.
     ///
     /// # Errors
     /// Where it cannot be opened.
@@ -99,7 +101,12 @@ impl Archive {
     /// Where it is neither, or any part of it is not what it should be.
     pub fn images(&self) -> Result<Vec<ArchivedImage>> {
         if self.files.has(docker::MANIFEST)? {
-            return docker::images(self);
+            let bytes = self.metadata(docker::MANIFEST)?;
+            return if plain_dir::is_manifest(&bytes) {
+                plain_dir::images(self, bytes)
+            } else {
+                docker::images(self, &bytes)
+            };
         }
         if self.files.has(oci::INDEX)? {
             return oci::images(self);

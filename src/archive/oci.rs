@@ -41,24 +41,32 @@ fn add(images: &mut Vec<ArchivedImage>, image: ArchivedImage) {
 }
 
 /// A manifest that was found, with its bytes and the name of its blob.
-struct Found {
-    manifest: Manifest,
-    bytes: Vec<u8>,
-    blob: String,
+pub(super) struct Found {
+    pub(super) manifest: Manifest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) blob: String,
 }
 
 fn image(archive: &Archive, entry: &Descriptor, found: Found) -> Result<ArchivedImage> {
+    let references = reference(archive, entry)?.into_iter().collect();
+    assemble(archive, found, references, blob_name)
+}
+
+/// The image of a manifest, whose blobs are called as `named` says.
+pub(super) fn assemble(
+    archive: &Archive,
+    found: Found,
+    references: Vec<Reference>,
+    named: fn(&Digest) -> String,
+) -> Result<ArchivedImage> {
     let Found { manifest, bytes, blob } = found;
-    if !manifest.is_image() {
-        let kind = &manifest.config.media_type;
-        let why = format!("holds {kind:?}, which is not a container image");
+    if let Some(why) = manifest.refusal() {
         return Err(Error::invalid(archive.describe(&blob), why));
     }
-    let config_name = blob_name(&manifest.config.digest);
-    let config = verified(archive, &manifest.config)?;
+    let config_name = named(&manifest.config.digest);
+    let config = verified(archive, &manifest.config, &config_name)?;
     let layers = manifest.layers.iter();
-    let layers = layers.map(|layer| (blob_name(&layer.digest), Some((layer.digest, layer.size))));
-    let references = reference(archive, entry)?.into_iter().collect();
+    let layers = layers.map(|layer| (named(&layer.digest), Some((layer.digest, layer.size))));
     let mut image = archive.assemble(&config_name, config, layers.collect(), references)?;
     image.manifest = Some(bytes);
     Ok(image)
@@ -78,7 +86,7 @@ fn reference(archive: &Archive, entry: &Descriptor) -> Result<Option<Reference>>
 /// The manifest that `entry` leads to.
 fn resolve(archive: &Archive, entry: &Descriptor, depth: u32) -> Result<Found> {
     let name = blob_name(&entry.digest);
-    let bytes = verified(archive, entry)?;
+    let bytes = verified(archive, entry, &name)?;
     match parse(archive, &name, &bytes, &entry.media_type)? {
         Document::Image(manifest) => Ok(Found { manifest, bytes, blob: name }),
         Document::Index(_) if depth == 0 => {
@@ -106,12 +114,11 @@ fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// The bytes of a small blob, which are what its descriptor promises.
-fn verified(archive: &Archive, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let name = blob_name(&descriptor.digest);
-    let bytes = archive.metadata(&name)?;
+/// The bytes of the small blob `name`, which are what its descriptor promises.
+fn verified(archive: &Archive, descriptor: &Descriptor, name: &str) -> Result<Vec<u8>> {
+    let bytes = archive.metadata(name)?;
     let mismatch = |expected: String, found: String| {
-        Err(Error::Mismatch { what: archive.describe(&name), expected, found })
+        Err(Error::Mismatch { what: archive.describe(name), expected, found })
     };
     if bytes.len() as u64 != descriptor.size {
         return mismatch(format!("{} bytes", descriptor.size), format!("{}", bytes.len()));
@@ -123,7 +130,12 @@ fn verified(archive: &Archive, descriptor: &Descriptor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse(archive: &Archive, name: &str, bytes: &[u8], media_type: &str) -> Result<Document> {
+pub(super) fn parse(
+    archive: &Archive,
+    name: &str,
+    bytes: &[u8],
+    media_type: &str,
+) -> Result<Document> {
     Document::parse(bytes, media_type)
         .map_err(|e| Error::invalid(archive.describe(name), e.to_string()))
 }

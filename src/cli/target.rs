@@ -6,7 +6,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Errno, Error, Result, errno_of};
+use crate::error::{Errno, Error, FsResult, Result, errno_of};
+use crate::sys::{OFlags, OwnedFd, file, node};
 
 use super::output;
 
@@ -67,18 +68,76 @@ fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
     }
     // A symlink stays and what it leads to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    match Nameless::beside(path).map_err(|errno| Error::io("write", path, errno))? {
+        Some(nameless) => {
+            buffered(&nameless.file, path, write)?;
+            nameless.name(path)
+        }
+        None => to_named_file(path, write),
+    }
+}
+
+/// A file that has no name before it is complete: one that is not goes by itself, also where this
+/// process is killed.
+struct Nameless {
+    file: File,
+    dir: OwnedFd,
+}
+
+impl Nameless {
+    /// On the filesystem that `path` is to lie on; `None` where that knows no such files.
+    fn beside(path: &Path) -> FsResult<Option<Nameless>> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let dir = file::open_root(parent.unwrap_or(Path::new(".")))?;
+        match file::create_tmpfile(&dir, OFlags::WRONLY, 0o600) {
+            Ok(file) => Ok(Some(Nameless { file: file.into(), dir })),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Gives it the name `path`, also where that is another file's.
+    fn name(&self, path: &Path) -> Result<()> {
+        let failed = |errno| Error::io("write", path, errno);
+        let name = path.file_name().ok_or(Errno::INVAL).map_err(failed)?;
+        match node::link_fd(&self.file, &self.dir, name) {
+            Err(Errno::EXIST) => {}
+            other => return other.map_err(failed),
+        }
+        // Nothing links over a name: it is linked beside, and renamed.
+        let part = part_beside(path);
+        let beside = part.file_name().unwrap_or_default();
+        node::link_fd(&self.file, &self.dir, beside).map_err(failed)?;
+        rename_part(&part, path)
+    }
+}
+
+/// As [`to_file`], for filesystems on which every file has a name.
+fn to_named_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let part = part_beside(path);
     let mut options = File::options();
     let file = options.write(true).create_new(true).mode(0o600).open(&part);
-    let file = file.map_err(|error| failed(&error))?;
-    let outcome = buffered(file, path, write)
-        .and_then(|()| fs::rename(&part, path).map_err(|error| failed(&error)));
-    if outcome.is_err()
-        && let Err(error) = fs::remove_file(&part)
-    {
+    let file = file.map_err(|error| Error::std_io("write", path, &error))?;
+    match buffered(file, path, write) {
+        Ok(()) => rename_part(&part, path),
+        Err(error) => {
+            remove_part(&part);
+            Err(error)
+        }
+    }
+}
+
+fn rename_part(part: &Path, path: &Path) -> Result<()> {
+    fs::rename(part, path).map_err(|error| {
+        remove_part(part);
+        Error::std_io("write", path, &error)
+    })
+}
+
+fn remove_part(part: &Path) {
+    if let Err(error) = fs::remove_file(part) {
         tracing::warn!(%error, part = %part.display(), "an incomplete file is left");
     }
-    outcome
 }
 
 fn buffered(

@@ -173,9 +173,18 @@ impl Manifest {
         }
     }
 
-    /// Whether it describes a container image, not some other artifact in the same clothes.
-    pub fn is_image(&self) -> bool {
-        matches!(self.config.media_type.as_str(), "" | OCI_CONFIG | DOCKER_CONFIG)
+    /// Why it is of no use here: some other artifact in the clothes of an image, or one whose
+    /// layers nobody can read without a key.
+    pub fn refusal(&self) -> Option<String> {
+        let kind = self.config.media_type.as_str();
+        if !matches!(kind, "" | OCI_CONFIG | DOCKER_CONFIG) {
+            return Some(format!("holds {kind:?}, which is not a container image"));
+        }
+        let encrypted = |layer: &Descriptor| layer.media_type.ends_with("+encrypted");
+        self.layers.iter().any(encrypted).then(|| {
+            "its layers are encrypted: skopeo copy --decryption-key makes an image that can be read"
+                .to_owned()
+        })
     }
 }
 

@@ -29,14 +29,10 @@ pub(super) fn resolve(connection: &Connection, platform: &Platform) -> Result<Fo
         let document = Document::parse(&bytes, &media_type)
             .map_err(|error| Error::invalid(remote.to_string(), error.to_string()))?;
         let index = match document {
-            Document::Image(manifest) if manifest.is_image() => {
-                return Ok(Found { digest, manifest, bytes });
-            }
-            Document::Image(manifest) => {
-                let kind = manifest.config.media_type;
-                let why = format!("holds {kind:?}, which is not a container image");
-                return Err(Error::invalid(remote.to_string(), why));
-            }
+            Document::Image(manifest) => match manifest.refusal() {
+                None => return Ok(Found { digest, manifest, bytes }),
+                Some(why) => return Err(Error::invalid(remote.to_string(), why)),
+            },
             Document::Index(index) => index,
         };
         let Some(entry) = index.for_platform(platform) else {

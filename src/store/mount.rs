@@ -46,11 +46,12 @@ impl Store {
     /// Mounts the container that `text` names on `dir`, or on its own directory in the store,
     /// and returns where. A daemon that serves the mount has returned to the background, or
     /// failed, when this returns. A container that is mounted already is left as
-    /// it is where no other place is asked for.
+    /// it is where no other place is asked for; what is left of a mount whose daemon was killed is
+    /// taken away first.
     ///
     /// # Errors
-    /// Where there is no such container, it is mounted elsewhere, or the daemon fails, with what
-    /// the daemon said, or the kernel refuses.
+    /// Where there is no such container, it is mounted elsewhere, the place would hide the store,
+    /// or the daemon fails, with what the daemon said, or the kernel refuses.
     pub fn mount(
         &self,
         text: &str,
@@ -59,8 +60,8 @@ impl Store {
     ) -> Result<PathBuf> {
         let container = self.container(text)?;
         let held = self.hold(&container, Hold::Exclusive)?;
-        let wanted = dir.map(canonical_directory).transpose()?;
-        if let State::Mounted(places) = self.settled_state(&container, &held)? {
+        let wanted = dir.map(|dir| self.mount_point(dir)).transpose()?;
+        if let State::Mounted(places) = self.state_to_mount(&container, &held)? {
             return match (places.first(), wanted) {
                 (Some(place), None) => Ok(place.clone()),
                 (Some(place), Some(wanted)) if *place == wanted => Ok(wanted),
@@ -86,12 +87,14 @@ impl Store {
         container: &Container,
         daemon: &Path,
     ) -> Result<Option<Meanwhile>> {
-        if let State::Mounted(places) = self.state(container)? {
+        if let State::Mounted(places) = self.state(container)?
+            && !self.daemon_is_gone(container, &places)?
+        {
             return Ok(Meanwhile::mounted_before(places));
         }
         let held = self.hold(container, Hold::Exclusive)?;
         // Another command may have mounted it just now.
-        if let State::Mounted(places) = self.state_held(container, &held)? {
+        if let State::Mounted(places) = self.state_to_mount(container, &held)? {
             return Ok(Meanwhile::mounted_before(places));
         }
         let failed = |error: io::Error| Error::std_io("make", "a pipe", &error);
@@ -99,6 +102,23 @@ impl Store {
         let place = self.default_mount_point(container);
         self.run_daemon(container, &place, daemon, Some(reader))?;
         Ok(Some(Meanwhile { place, held: Some(writer) }))
+    }
+
+    /// Where a container is to be mounted, on the directory that the caller named. Neither the
+    /// store nor a part of it may lie below: nobody would find what is in it any more.
+    fn mount_point(&self, dir: &Path) -> Result<PathBuf> {
+        let dir = canonical_directory(dir)?;
+        let root = self.layout.root();
+        let root = std::fs::canonicalize(root)
+            .map_err(|error| Error::std_io("open the store", root, &error))?;
+        let hides = root.starts_with(&dir);
+        if hides || dir.starts_with(&root) {
+            let (dir, root) = (dir.display(), root.display());
+            let why = if hides { "would be hidden" } else { "keeps its own there" };
+            let why = format!("cannot mount on {dir}: the store {root} {why}");
+            return Err(Error::Refused(why));
+        }
+        Ok(dir)
     }
 
     fn mount_by_either(&self, container: &Container, target: &Path, daemon: &Path) -> Result<()> {

@@ -9,8 +9,8 @@ use crate::error::{Errno, Error, FsResult, Result};
 use crate::sys::{creds, mountinfo, unmount};
 
 use super::Store;
-use super::containers::{Container, State, in_use, mounted_id};
-use super::lock::{Hold, POLL, hold_patiently};
+use super::containers::{Container, State, in_use, mount_source, mounted_id};
+use super::lock::{Hold, POLL, hold_patiently, try_hold};
 
 /// How long a daemon may take to write back and end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,6 +55,35 @@ impl Store {
                 self.wait_for_daemon(container, &held)
             }
         }
+    }
+
+    /// As [`Store::settled_state`], for who is about to mount the container and holds it alone:
+    /// what a daemon that was killed has left is taken away, since nobody can use it.
+    pub(super) fn state_to_mount(&self, container: &Container, held: &File) -> Result<State> {
+        let state = self.settled_state(container, held)?;
+        match &state {
+            State::Mounted(places) if self.daemon_is_gone(container, places)? => {
+                places.iter().rev().try_for_each(|place| take_away_dead(place))?;
+                self.settled_state(container, held)
+            }
+            _ => Ok(state),
+        }
+    }
+
+    /// Whether the daemon that mounted the container at `places` was killed: it would hold the
+    /// workdir's lock. (The mount itself is not asked, for one that lives may not answer.)
+    pub(super) fn daemon_is_gone(&self, container: &Container, places: &[PathBuf]) -> Result<bool> {
+        if places.is_empty() {
+            return Ok(false);
+        }
+        let mounts =
+            mountinfo::read().map_err(|errno| Error::io("read", "/proc/self/mountinfo", errno))?;
+        let source = mount_source(&container.id);
+        let mut own = mounts.iter().filter(|mount| mount.source == source.as_str());
+        if !own.any(|mount| mount.kind == MOUNT_KIND) {
+            return Ok(false);
+        }
+        Ok(try_hold(&self.layout.work(&container.id), Hold::Shared)?.is_some())
     }
 
     fn umount_directory(&self, dir: &Path) -> Result<()> {
@@ -132,6 +161,14 @@ fn take_away(place: &Path) -> Result<()> {
             "cannot unmount {}: device or resource busy: fuser -vm shows who uses it",
             place.display()
         ))),
+        other => other.map_err(|errno| Error::io("unmount", place, errno)),
+    }
+}
+
+/// Takes away a mount that nobody serves any more, also where somebody still has it open.
+fn take_away_dead(place: &Path) -> Result<()> {
+    match unmount::detach(place) {
+        Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place),
         other => other.map_err(|errno| Error::io("unmount", place, errno)),
     }
 }

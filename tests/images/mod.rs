@@ -102,6 +102,21 @@ pub(crate) fn descriptor(media_type: &str, content: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": digest, "size": content.len() })
 }
 
+/// The files of what skopeo's `dir:` writes: the manifest, and blobs called by their digits.
+pub(crate) fn plain_dir_files(
+    image: &Image,
+    compress: fn(&[u8]) -> Vec<u8>,
+) -> Vec<(String, Vec<u8>)> {
+    let hex = |content: &[u8]| (Digest::of(content).hex(), content.to_vec());
+    let mut files = vec![
+        ("version".to_owned(), b"Directory Transport Version: 1.1\n".to_vec()),
+        ("manifest.json".to_owned(), oci_manifest(image, compress)),
+        hex(&image.config),
+    ];
+    files.extend(image.layers.iter().map(|layer| hex(&compress(layer))));
+    files
+}
+
 /// The manifest of `image`, whose layers are compressed by `compress`.
 pub(crate) fn oci_manifest(image: &Image, compress: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let layers = image
