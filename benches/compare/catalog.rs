@@ -75,6 +75,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     cold("negative-cold", "names", "stat of missing names, first time"),
     cold("readdir-cold", "names", "listing directories, first time"),
     cold("walk-cold", "names", "walk with stat, first time"),
+    extra(cold("walk-btime-cold", "names", "walk that asks for creation times, first time")),
     cold("open-read-cold", "names", "open, read, close, first time"),
     layers("stat-cold-1", "1 layer: stat, first time", 1),
     layers("stat-cold-100", "100 layers: stat, first time", 100),

@@ -13,13 +13,16 @@ use crate::options::Options;
 pub(crate) const BASE: &str = "overlayfs";
 
 /// One contender doing one workload once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
     /// For one operation.
     pub(crate) nanos: f64,
     pub(crate) digest: String,
-    /// Processor time of the daemon for one operation.
-    pub(crate) daemon_seconds: Option<f64>,
+    /// Processor time of who works, and of the daemon, for one operation.
+    pub(crate) client_nanos: Option<f64>,
+    pub(crate) daemon_nanos: Option<f64>,
+    /// Requests to the daemon for one operation.
+    pub(crate) requests: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -28,7 +31,11 @@ pub(crate) struct Series {
     pub(crate) nanos: Vec<f64>,
     /// What it found, as a digest: the same for all that are right.
     pub(crate) digests: Vec<String>,
+    #[serde(default)]
+    pub(crate) client_nanos: Vec<f64>,
     pub(crate) daemon_nanos: Vec<f64>,
+    #[serde(default)]
+    pub(crate) requests: Vec<f64>,
     /// Why there is no more.
     pub(crate) failure: Option<String>,
 }
@@ -94,7 +101,9 @@ impl Outcome {
             Ok(sample) => {
                 series.nanos.push(sample.nanos);
                 series.digests.push(sample.digest);
-                series.daemon_nanos.extend(sample.daemon_seconds.map(|seconds| seconds * 1e9));
+                series.client_nanos.extend(sample.client_nanos);
+                series.daemon_nanos.extend(sample.daemon_nanos);
+                series.requests.extend(sample.requests);
             }
             Err(error) => {
                 // What a program says at length helps nobody in a table.

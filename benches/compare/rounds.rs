@@ -116,7 +116,7 @@ impl Turn<'_> {
         seen.map_err(|error| format!("the mount does not answer: {error}"))?;
         self.arena.unmount(self.contender, stack)?;
         self.contender.forget(&place)?;
-        Ok(Sample { nanos, digest: String::new(), daemon_seconds: None })
+        Ok(Sample { nanos, ..Sample::default() })
     }
 
     fn work(&self, stack: &str, round: u32) -> Res<Sample> {
@@ -125,19 +125,20 @@ impl Turn<'_> {
         if let Some(daemon) = daemon.filter(|_| self.pinned) {
             crate::shell::call("taskset", &["-apc", "0", &daemon.to_string()])?;
         }
-        let before = daemon.and_then(cpu_seconds);
-        let done = self.worker(&place.merged().display().to_string(), stack, round)?;
-        let daemon_seconds = before.and_then(|before| Some(daemon.and_then(cpu_seconds)? - before));
-        let operations = done.operations.max(1) as f64;
+        let root = place.merged().display().to_string();
+        let done = self.worker(&root, stack, round, daemon.unwrap_or(0))?;
+        let each = |sum: u64| sum as f64 / done.operations.max(1) as f64;
         Ok(Sample {
-            nanos: done.nanos as f64 / operations,
+            nanos: each(done.cost.nanos),
             digest: done.digest,
-            daemon_seconds: daemon_seconds.map(|seconds| seconds / operations),
+            client_nanos: Some(each(done.cost.client_nanos)),
+            daemon_nanos: done.cost.daemon_nanos.map(each),
+            requests: done.cost.requests.map(each),
         })
     }
 
     /// Runs the work in a process of its own.
-    fn worker(&self, root: &str, stack: &str, round: u32) -> Res<Done> {
+    fn worker(&self, root: &str, stack: &str, round: u32, daemon: u32) -> Res<Done> {
         let exe = std::env::current_exe().map_err(|error| error.to_string())?;
         let aside = self.arena.dir.join("aside");
         let mut command = match &self.arena.namespace {
@@ -151,6 +152,7 @@ impl Turn<'_> {
         command.args(["worker", self.workload.id, root, &round.to_string()]);
         command.arg(if self.options.quick { "quick" } else { "full" });
         command.arg(aside).args([stack, if self.pinned { "pinned" } else { "free" }]);
+        command.arg(daemon.to_string());
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.map_err(|error| format!("cannot start a worker: {error}"))?;
@@ -175,13 +177,4 @@ impl Turn<'_> {
         }
         serde_json::from_str(&out).map_err(|error| format!("the worker said {out:?}: {error}"))
     }
-}
-
-/// The processor time that a process has used.
-fn cpu_seconds(id: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<u64>().ok();
-    let both = ticks()? + ticks()?;
-    Some(both as f64 / rustix::param::clock_ticks_per_second() as f64)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::costs::{self, HEADER};
 use crate::catalog::{self, MEAN_BAR};
 use crate::outcome::{BASE, Outcome, Ratio, key};
 
@@ -12,6 +13,7 @@ pub(crate) fn tables(outcome: &Outcome) -> String {
     for pinned in [false, true] {
         text.push_str(&ratios(outcome, pinned));
     }
+    text.push_str(&costs(outcome));
     text.push_str(&memory(outcome));
     text.push_str(&faults(outcome));
     text
@@ -138,6 +140,21 @@ fn ratios(outcome: &Outcome, pinned: bool) -> String {
     let means: Vec<String> =
         others.iter().map(|name| outcome.mean(name, pinned).map_or(String::new(), short)).collect();
     line(&mut text, format_args!("| **geometric mean** | | {} |\n", means.join(" | ")));
+    text
+}
+
+fn costs(outcome: &Outcome) -> String {
+    let rows = costs::rows(outcome);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut text =
+        format!("Where the time goes, of one operation:\n\n| {} |\n", HEADER.join(" | "));
+    line(&mut text, format_args!("|{}", "---|".repeat(HEADER.len())));
+    for row in rows {
+        line(&mut text, format_args!("| {} |", row.join(" | ")));
+    }
+    text.push('\n');
     text
 }
 

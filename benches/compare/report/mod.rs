@@ -9,6 +9,7 @@ use crate::outcome::Outcome;
 use crate::shell::{self, make_dir, text};
 
 mod chart;
+mod costs;
 mod markdown;
 mod page;
 

@@ -4,6 +4,7 @@ use crate::catalog::{self, MEAN_BAR, WORKLOADS};
 use crate::outcome::{BASE, Outcome, key};
 
 use super::chart::{self, Chart};
+use super::costs::{self, HEADER};
 use super::markdown::{short, spread, time};
 
 const STYLE: &str = "\
@@ -40,6 +41,7 @@ pub(super) fn html(outcome: &Outcome) -> String {
     }
     body.push_str(&bars(outcome));
     body.push_str(&all(outcome));
+    body.push_str(&costs(outcome));
     body.push_str(&memory(outcome));
     body.push_str(&faults(outcome));
     format!(
@@ -182,6 +184,20 @@ fn all(outcome: &Outcome) -> String {
         }
     }
     format!("<h2>All numbers</h2>{}", table(&header, &rows))
+}
+
+fn costs(outcome: &Outcome) -> String {
+    let rows: Vec<_> = costs::rows(outcome)
+        .into_iter()
+        .map(|row| row.into_iter().map(|cell| (cell, "")).collect())
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<h2>Where the time of one operation goes</h2>{}",
+        table(&HEADER.map(str::to_owned), &rows)
+    )
 }
 
 fn memory(outcome: &Outcome) -> String {

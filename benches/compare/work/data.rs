@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
-use super::{Digest, Done, Job, nanos};
+use super::meter::Meter;
+use super::{Digest, Done, Job};
 use crate::Res;
 use crate::stacks::{Scale, noise};
 
@@ -123,15 +124,15 @@ fn rand_write(job: &Job) -> Res<Done> {
     file.write_all(&noise(2, length as usize)).map_err(failed(&path))?;
     file.sync_all().map_err(failed(&path))?;
     let block = [5; 4096];
-    let start = std::time::Instant::now();
+    let meter = Meter::begin(job);
     let mut operations = 0;
-    while start.elapsed() < job.long_enough() {
+    while meter.elapsed() < job.long_enough() {
         for offset in shuffled(length, 4096) {
             file.write_all_at(&block, offset).map_err(failed(&path))?;
         }
         operations += 4096;
     }
-    let nanos = nanos(start);
+    let cost = meter.end();
     let mut digest = Digest::default();
     let mut all = Vec::new();
     file.seek(SeekFrom::Start(0)).map_err(failed(&path))?;
@@ -139,7 +140,7 @@ fn rand_write(job: &Job) -> Res<Done> {
     digest.bytes(&all);
     drop(file);
     std::fs::remove_file(&path).map_err(failed(&path))?;
-    Ok(Done { nanos, operations, digest: digest.text() })
+    Ok(Done { cost, operations, digest: digest.text() })
 }
 
 /// A log: small appends, each made durable.

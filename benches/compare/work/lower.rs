@@ -5,7 +5,8 @@ use std::io::Write;
 use std::process::Command;
 
 use super::change::{chmod, each};
-use super::{Digest, Done, Job, nanos};
+use super::meter::Meter;
+use super::{Digest, Done, Job};
 use crate::Res;
 use crate::shell::{on, run};
 use crate::stacks::Scale;
@@ -66,13 +67,13 @@ fn large(job: &Job, one: impl Fn(&str) -> std::io::Result<()>) -> Res<Done> {
         path.as_ref(),
         std::io::copy(&mut on(path.as_ref(), fs::File::open(&path))?, &mut std::io::sink()),
     )?;
-    let start = std::time::Instant::now();
+    let meter = Meter::begin(job);
     on(path.as_ref(), one(&path))?;
-    let nanos = nanos(start);
+    let cost = meter.end();
     let mut digest = Digest::default();
     let mut head = [0; 64];
     let file = on(path.as_ref(), fs::File::open(&path))?;
     on(path.as_ref(), std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 4096))?;
     digest.bytes(&head);
-    Ok(Done { nanos, operations: 1, digest: digest.text() })
+    Ok(Done { cost, operations: 1, digest: digest.text() })
 }

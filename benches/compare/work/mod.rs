@@ -3,16 +3,18 @@
 
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Res;
 use crate::shell::{on, text};
+use meter::{Cost, Meter};
 
 mod change;
 mod data;
 mod lower;
+mod meter;
 mod names;
 mod programs;
 
@@ -27,13 +29,15 @@ pub(crate) struct Job {
     pub(crate) aside: PathBuf,
     /// Relative paths of the files and directories below `tree/`.
     pub(crate) list: String,
+    /// The process that serves the mount.
+    pub(crate) daemon: Option<u32>,
 }
 
 /// What came of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Done {
-    pub(crate) nanos: u64,
-    /// Among how many operations the time is shared.
+    pub(crate) cost: Cost,
+    /// Among how many operations it is shared.
     pub(crate) operations: u64,
     /// Of what was found: the same for all contenders.
     pub(crate) digest: String,
@@ -75,29 +79,29 @@ impl Job {
         let mut digest = Digest::default();
         pass(&mut digest)?;
         let mut ignored = Digest::default();
-        let (start, mut operations) = (Instant::now(), 0);
-        while start.elapsed() < self.long_enough() {
+        let (meter, mut operations) = (Meter::begin(self), 0);
+        while meter.elapsed() < self.long_enough() {
             operations += pass(&mut ignored)?;
         }
-        Ok(Done { nanos: nanos(start), operations, digest: digest.text() })
+        Ok(Done { cost: meter.end(), operations, digest: digest.text() })
     }
 
     /// One pass that counts.
     fn once(&self, pass: impl FnOnce(&mut Digest) -> Res<u64>) -> Res<Done> {
         let mut digest = Digest::default();
-        let start = Instant::now();
+        let meter = Meter::begin(self);
         let operations = pass(&mut digest)?;
-        Ok(Done { nanos: nanos(start), operations, digest: digest.text() })
+        Ok(Done { cost: meter.end(), operations, digest: digest.text() })
     }
 
     /// One pass that counts, and a look at the directory `at` afterwards that does not.
     fn change(&self, at: &str, pass: impl FnOnce() -> Res<u64>) -> Res<Done> {
-        let start = Instant::now();
+        let meter = Meter::begin(self);
         let operations = pass()?;
-        let nanos = nanos(start);
+        let cost = meter.end();
         let mut digest = Digest::default();
         see(&self.root.join(at), &mut digest)?;
-        Ok(Done { nanos, operations, digest: digest.text() })
+        Ok(Done { cost, operations, digest: digest.text() })
     }
 
     fn path(&self, path: &str) -> String {
@@ -114,10 +118,6 @@ impl Job {
     fn count(&self) -> u32 {
         if self.quick { 500 } else { 2000 }
     }
-}
-
-fn nanos(start: Instant) -> u64 {
-    start.elapsed().as_nanos() as u64
 }
 
 /// Everything below a directory that all filesystems must agree on: names, types, modes, sizes,
@@ -149,11 +149,11 @@ fn see(dir: &Path, digest: &mut Digest) -> Res<()> {
     Ok(())
 }
 
-/// `worker WORKLOAD ROOT ROUND quick|full ASIDE LIST free|pinned`: works, and prints what came of
-/// it as JSON.
+/// `worker WORKLOAD ROOT ROUND quick|full ASIDE LIST free|pinned DAEMON`: works, and prints what
+/// came of it as JSON. DAEMON is a process, or 0.
 pub(crate) fn main(arguments: &[String]) -> Res<()> {
-    let [id, root, round, scale, aside, list, bound] = arguments else {
-        return Err("worker: seven arguments are needed".to_owned());
+    let [id, root, round, scale, aside, list, bound, daemon] = arguments else {
+        return Err("worker: eight arguments are needed".to_owned());
     };
     if bound == "pinned" {
         let mut one = rustix::thread::CpuSet::new();
@@ -166,6 +166,7 @@ pub(crate) fn main(arguments: &[String]) -> Res<()> {
         quick: scale == "quick",
         aside: aside.into(),
         list: list.clone(),
+        daemon: daemon.parse().ok().filter(|id| *id != 0),
     };
     let done = work(id, &job)?;
     println!("{}", serde_json::to_string(&done).map_err(|error| error.to_string())?);

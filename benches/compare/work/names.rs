@@ -1,10 +1,11 @@
 //! Names and attributes: stat, missing names, xattrs, directories, opens.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::{Digest, Done, Job};
@@ -20,8 +21,9 @@ pub(super) fn work(id: &str, job: &Job) -> Option<Res<Done>> {
         "getxattr-hot" => getxattr(job),
         "readdir-hot" => hot(job, "dirs", readdir),
         "readdir-cold" => cold(job, "dirs", readdir),
-        "walk-hot" => job.hot(|digest| walk_all(job, digest)),
-        "walk-cold" => job.once(|digest| walk_all(job, digest)),
+        "walk-hot" => job.hot(|digest| walk_all(job, by_stat, digest)),
+        "walk-cold" => job.once(|digest| walk_all(job, by_stat, digest)),
+        "walk-btime-cold" => job.once(|digest| walk_all(job, by_statx, digest)),
         "open-read-hot" => hot(job, "files", open_read),
         "open-read-cold" => cold(job, "files", open_read),
         "two-open-read-hot" => two(job, open_read),
@@ -114,26 +116,47 @@ fn open_read(root: &File, name: &str, digest: &mut Digest) -> Res<()> {
     Ok(())
 }
 
-fn walk_all(job: &Job, digest: &mut Digest) -> Res<u64> {
-    let (seen, sum) = walk(&job.root.join("tree"))?;
+fn walk_all(job: &Job, look: Look, digest: &mut Digest) -> Res<u64> {
+    let root = on(&job.root, File::open(job.root.join("tree")))?;
+    let (seen, sum) = walk(&root.into(), look).map_err(|errno| format!("walk: {errno}"))?;
     digest.number(seen);
     digest.number(sum);
     Ok(seen)
 }
 
+/// Whether a name is a directory, and its size.
+type Look = fn(&OwnedFd, &CStr) -> rustix::io::Result<(bool, u64)>;
+
+/// As C, Go and Python programs do.
+fn by_stat(dir: &OwnedFd, name: &CStr) -> rustix::io::Result<(bool, u64)> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok((FileType::from_raw_mode(stat.st_mode).is_dir(), stat.st_size as u64))
+}
+
+/// As programs of Rust and Node.js do, which ask for the time of creation, too.
+fn by_statx(dir: &OwnedFd, name: &CStr) -> rustix::io::Result<(bool, u64)> {
+    let flags = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, flags)?;
+    Ok((FileType::from_raw_mode(stat.stx_mode.into()).is_dir(), stat.stx_size))
+}
+
 /// Lists a tree and looks at each entry, as `find` with a condition and `ls -lR` do: how many
 /// there are, and the sum of the files' sizes, which no order changes.
-fn walk(dir: &Path) -> Res<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
+fn walk(dir: &OwnedFd, look: Look) -> rustix::io::Result<(u64, u64)> {
     let (mut seen, mut sum) = (1, 0_u64);
-    for entry in on(dir, std::fs::read_dir(dir))? {
-        let entry = on(dir, entry)?;
-        let meta = on(dir, entry.metadata())?;
-        if meta.is_dir() {
-            let (below, sizes) = walk(&entry.path())?;
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let (is_dir, size) = look(dir, name)?;
+        if is_dir {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            let (below, sizes) = walk(&rustix::fs::openat(dir, name, flags, Mode::empty())?, look)?;
             (seen, sum) = (seen + below, sum.wrapping_add(sizes));
         } else {
-            sum = sum.wrapping_add(meta.size());
+            sum = sum.wrapping_add(size);
             seen += 1;
         }
     }
