@@ -5,6 +5,7 @@
 
 use crate::sys::AsFd;
 use crate::sys::file_handle::{FileHandle, handle_at};
+use crate::sys::stat::is_fuse;
 use std::ffi::OsStr;
 
 const VERSION: u8 = 0;
@@ -12,6 +13,9 @@ const MAGIC: u8 = 0xfb;
 const HEADER: usize = 21;
 /// Set on big-endian machines; handles do not travel between the two.
 const FLAG_BIG_ENDIAN: u8 = 1;
+
+/// The types of FUSE's handles (`fuse_encode_fh`), which xfs has as well.
+const FUSE_KINDS: [i32; 2] = [0x81, 0x82];
 
 /// The origin of a copied-up inode.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,9 +27,13 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The origin to record for `dir`/`name`; `None` where the filesystem has no handles.
+    /// The origin to record for `dir`/`name`; `None` where the filesystem has no handles, or is
+    /// FUSE's, of which a handle means another file after each mount.
     pub fn of(dir: impl AsFd, name: &OsStr, uuid: [u8; 16]) -> Option<Origin> {
-        let handle = handle_at(dir, name).ok()?;
+        let handle = handle_at(&dir, name).ok()?;
+        if FUSE_KINDS.contains(&handle.kind) && is_fuse(&dir).unwrap_or(true) {
+            return None;
+        }
         (HEADER + handle.bytes.len() <= u8::MAX as usize).then_some(Origin { handle, uuid })
     }
 

@@ -141,6 +141,12 @@ pub fn keeps_order(fd: impl AsFd) -> FsResult<bool> {
     Ok(KNOWN.contains(&(kind as i64)))
 }
 
+/// Whether a daemon serves the filesystem of `fd`.
+pub fn is_fuse(fd: impl AsFd) -> FsResult<bool> {
+    const FUSE: i64 = 0x6573_5546;
+    Ok(rustix::fs::fstatfs(fd)?.f_type as i64 == FUSE)
+}
+
 /// Major and minor number of the device of what `path` names, as the kernel knows it: the
 /// filesystem is asked nothing, so that a daemon may look at its own mount before it serves it.
 pub fn device_as_known(path: &Path) -> FsResult<(u32, u32)> {
