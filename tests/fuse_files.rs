@@ -258,6 +258,48 @@ fn sparse_files_unnamed_files_and_inode_flags_work() {
     });
 }
 
+/// `chattr +a`, as it is set on logs: who appends may, others may not.
+#[test]
+fn an_append_only_file_is_appended_to() {
+    if !support::as_host_root("CAP_LINUX_IMMUTABLE") {
+        return;
+    }
+    with_each_policy(|mount| {
+        let log = mount.path("data");
+        let flags = |set| {
+            let file = File::open(&log).unwrap();
+            let others = rustix::fs::ioctl_getflags(&file).unwrap() - IFlags::APPEND;
+            rustix::fs::ioctl_setflags(&file, others | set).unwrap();
+        };
+        let append = |text: &str| {
+            let mut file = OpenOptions::new().append(true).open(&log).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.sync_all().unwrap();
+        };
+        append("before\n");
+        flags(IFlags::APPEND);
+        append("one\n");
+        append("two\n");
+        let overwritten = OpenOptions::new().write(true).open(&log);
+        let written = overwritten.and_then(|file| file.write_at(b"lower DATA", 0));
+        let refusals = [
+            written.map(drop),
+            OpenOptions::new().write(true).truncate(true).open(&log).map(drop),
+            fs::remove_file(&log),
+            fs::rename(&log, mount.path("renamed")),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
+        assert_eq!(fs::read_to_string(&log).unwrap(), "lower data\nbefore\none\ntwo\n");
+        flags(IFlags::empty());
+        append("after\n");
+        for_writing(&log).write_all_at(b"LOWER", 0).unwrap();
+        let content = fs::read_to_string(&log).unwrap();
+        assert_eq!(content, "LOWER data\nbefore\none\ntwo\nafter\n");
+    });
+}
+
 #[test]
 fn direct_io_and_copying_inside_the_kernel_work() {
     with_each_policy(|mount| {

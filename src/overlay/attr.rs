@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::copy_up::Data;
+use super::frozen::Change;
 use super::node::Node;
 use super::stored_stat::{
     GROUP_EXEC, SGID, changes_owner_or_mode, take_capability, without_privileges,
@@ -93,7 +94,8 @@ impl Overlay {
         let uid = set.uid.map(|id| self.uids.owner(id).ok_or(Errno::INVAL)).transpose()?;
         let gid = set.gid.map(|id| self.gids.owner(id).ok_or(Errno::INVAL)).transpose()?;
         let data = set.size.map_or(Data::Attributes, Data::Upto);
-        self.copy_up(&node, data)?;
+        let change = if touches_alone(set) { Change::Adds } else { Change::Alters };
+        self.copy_up_to(change, &node, data)?;
         if uid.is_some() || gid.is_some() {
             self.ensure_known_names(&node)?;
         }
@@ -207,6 +209,13 @@ impl Overlay {
         }
         Ok(kept != stat.mode)
     }
+}
+
+/// Whether the times are set to the present, and nothing else.
+fn touches_alone(set: &SetAttr) -> bool {
+    let now = |time: Option<SetTime>| !matches!(time, Some(SetTime::At(_)));
+    let others = set.uid.is_some() || set.gid.is_some() || set.mode.is_some() || set.size.is_some();
+    !others && now(set.atime) && now(set.mtime)
 }
 
 fn timespec(time: Option<SetTime>) -> Timespec {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
+use super::frozen::{Change, permits};
 use super::layer_dir::{LayerDir, Marks};
 use super::listing::Listed;
 use super::node::{Alias, Node, RealKey};
@@ -47,13 +48,30 @@ impl Overlay {
     /// `EROFS` without an upper; what copying may give (`ENOSPC`, `EDQUOT`, `EIO`), with the
     /// lower file still in place and nothing left behind.
     pub(super) fn copy_up(&self, node: &Arc<Node>, data: Data) -> FsResult<()> {
+        self.copy_up_to(None, node, data)
+    }
+
+    /// As [`Overlay::copy_up`], for a `change` of `node` that the flags which it has in a lower
+    /// must permit.
+    ///
+    /// # Errors
+    /// `EPERM` where they do not.
+    pub(super) fn copy_up_to(
+        &self,
+        change: impl Into<Option<Change>>,
+        node: &Arc<Node>,
+        data: Data,
+    ) -> FsResult<()> {
+        let change = change.into();
         let upper = self.upper()?;
         while !node.is_upper() {
             match node.alias() {
                 Ok(alias) => {
                     let next = self.first_to_copy(node, alias)?;
-                    let data = if Arc::ptr_eq(&next, node) { data } else { Data::All };
-                    self.copy_up_one(upper, &next, data)?;
+                    match Arc::ptr_eq(&next, node) {
+                        true => self.copy_up_one(upper, node, data, change)?,
+                        false => self.copy_up_one(upper, &next, Data::All, None)?,
+                    }
                 }
                 Err(Errno::NOENT) if node.dir.is_none() => {
                     self.copy_up_orphan(upper, node, data)?;
@@ -78,13 +96,22 @@ impl Overlay {
         Ok(next)
     }
 
-    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, data: Data) -> FsResult<()> {
+    fn copy_up_one(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        data: Data,
+        change: Option<Change>,
+    ) -> FsResult<()> {
         let _one_at_a_time = node.copy_up.lock();
         if node.is_upper() {
             return Ok(());
         }
         let source = self.source_of(node)?;
         let stat = self.as_kept(self.stat_of(node, &source.at)?);
+        change.map_or(Ok(()), |change| permits(&stat, change))?;
+        let grows = stat.append_only && stat.is_file() && change == Some(Change::Adds);
+        let data = if grows { Data::All } else { data };
         let origin = self.origin_of(upper, &source.at, node);
         let entry = self.index_name(&stat, origin.as_ref());
         let linked = entry.is_some() && self.policy.metacopy_from.is_some();
@@ -101,6 +128,9 @@ impl Overlay {
         if published? {
             self.counters.copied_up(node.kind(), attributes_only);
             self.counters.copied_data(copied_length(node.kind(), &stat, data));
+            if grows {
+                self.only_appended_to(node)?;
+            }
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, XattrFlags};
 
 use super::directory::Directory;
+use super::frozen::Change;
 use super::layer_dir::{LayerDir, Marks, name_of};
 use super::listing::{Listed, Occupant};
 use super::node::{Node, RealKey};
@@ -131,7 +132,7 @@ impl Overlay {
         let dir = parent.directory()?;
         let upper = self.upper()?;
         let name = name_of(name);
-        self.copy_up(&parent, super::copy_up::Data::Attributes)?;
+        self.copy_up_to(Change::Adds, &parent, super::copy_up::Data::Attributes)?;
 
         let mut state = dir.state.write();
         if state.dead {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 
 use super::copy_up::Data;
+use super::frozen::Change;
 use super::handle::Handle;
 use super::implied::NOBODY;
 use super::node::Node;
@@ -26,6 +27,20 @@ pub(super) fn backing_flags(flags: OFlags) -> OFlags {
     (flags & kept) | OFlags::NONBLOCK
 }
 
+/// Opens a file of the upper for a client's `flags`. One that may only grow (`chattr +a`) is opened
+/// in no other way than to append.
+fn open_backing(at: &At, flags: OFlags) -> FsResult<OwnedFd> {
+    let backing = backing_flags(flags);
+    match at.open(backing) {
+        Err(Errno::PERM) if appends(flags) => at.open(backing | OFlags::APPEND),
+        other => other,
+    }
+}
+
+fn appends(flags: OFlags) -> bool {
+    flags.contains(OFlags::APPEND) && !flags.contains(OFlags::TRUNC)
+}
+
 impl Overlay {
     /// Opens a regular file; for writing it is copied up first, without data that `O_TRUNC`
     /// would cut off. With `kill_suidgid` the truncation takes privileges away.
@@ -36,7 +51,8 @@ impl Overlay {
         }
         let truncates = flags.contains(OFlags::TRUNC);
         if truncates || (flags & OFlags::RWMODE) != OFlags::RDONLY {
-            self.copy_up(&node, if truncates { Data::Upto(0) } else { Data::All })?;
+            let change = if appends(flags) { Change::Adds } else { Change::Alters };
+            self.copy_up_to(change, &node, if truncates { Data::Upto(0) } else { Data::All })?;
         }
         let before = node.mode();
         let (file, upper) = self.dir_fds.with_room(|| self.open_real(&node, flags))?;
@@ -54,16 +70,10 @@ impl Overlay {
 
     /// Opens the file where it lies now; tells whether that is the upper.
     pub(super) fn open_real(&self, node: &Arc<Node>, flags: OFlags) -> FsResult<(OwnedFd, bool)> {
-        let appends = flags.contains(OFlags::APPEND);
-        let flags = backing_flags(flags);
+        let open = |at: &At| open_backing(at, flags);
         // Asked before opening: a copy-up in between only means an early re-open.
         if node.has_upper_data() {
-            let opened = match self.at(node, |at| at.open(flags)) {
-                // One that may only grow (`chattr +a`) is opened in no other way.
-                Err(Errno::PERM) if appends => self.at(node, |at| at.open(flags | OFlags::APPEND)),
-                other => other,
-            };
-            return opened.map(|file| (file, true));
+            return self.at(node, open).map(|file| (file, true));
         }
         let lower = node.state.lock().lower();
         match lower {
@@ -71,7 +81,7 @@ impl Overlay {
                 let at = At::Entry(self.dir_fds.get(&dir)?, name);
                 open_lower(&at).map(|file| (file, false))
             }
-            None => self.at(node, |at| at.open(flags)).map(|file| (file, true)),
+            None => self.at(node, open).map(|file| (file, true)),
         }
     }
 
@@ -215,7 +225,10 @@ impl Overlay {
         let node = self.nodes.get(node)?;
         self.copy_up(&node, Data::All)?;
         let file = self.for_ioctl(&node, handle)?;
-        file::set_inode_flags(&file, IFlags::from_bits_retain(flags))
+        file::set_inode_flags(&file, IFlags::from_bits_retain(flags))?;
+        // They may forbid what a file that is kept open was opened for.
+        self.implied.close(node.id);
+        Ok(())
     }
 
     /// The inode flags in their longer form.
@@ -233,7 +246,9 @@ impl Overlay {
     ) -> FsResult<()> {
         let node = self.nodes.get(node)?;
         self.copy_up(&node, Data::All)?;
-        extended::set(self.for_ioctl(&node, handle)?, flags)
+        extended::set(self.for_ioctl(&node, handle)?, flags)?;
+        self.implied.close(node.id);
+        Ok(())
     }
 
     fn for_ioctl(&self, node: &Arc<Node>, handle: Option<HandleId>) -> FsResult<Arc<OwnedFd>> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use super::copy_up::Data;
+use super::frozen::Change;
 use super::handle::Handle;
 use super::node::Node;
 use super::sync::Mutex;
@@ -77,11 +78,16 @@ impl ImpliedHandles {
         Ok(())
     }
 
-    /// Lets go of the file of a node.
+    /// Lets go of a node.
     pub fn forget(&self, node: NodeId) {
         if self.any_lost.load(Ordering::Relaxed) {
             self.lost.lock().remove(&node);
         }
+        self.close(node);
+    }
+
+    /// Closes the file of a node that the kernel still knows: the next request opens it again.
+    pub fn close(&self, node: NodeId) {
         if self.len() == 0 {
             return;
         }
@@ -161,12 +167,13 @@ impl Overlay {
     pub(super) fn to_append(&self, file: FileRef) -> FsResult<Arc<Handle>> {
         let FileRef::Of(node) = file else { return Err(Errno::PERM) };
         let (node, flags) = (self.nodes.get(node)?, OFlags::WRONLY | OFlags::APPEND);
+        self.copy_up_to(Change::Adds, &node, Data::All)?;
         let (file, upper) = self.dir_fds.with_room(|| self.open_real(&node, flags))?;
         Ok(Arc::new(Handle::new(node, Arc::new(file), flags, upper)))
     }
 
     fn imply_writable(&self, node: &Arc<Node>) -> FsResult<Arc<Handle>> {
-        self.copy_up(node, Data::All)?;
+        self.copy_up_to(Change::Alters, node, Data::All)?;
         self.imply(node, OFlags::RDWR)
     }
 

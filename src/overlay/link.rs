@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::copy_up::Data;
+use super::frozen::Change;
 use super::layer_dir::name_of;
 use super::listing::Listed;
 use super::node::{Node, RealKey};
@@ -32,8 +33,8 @@ impl Overlay {
         let dir = parent.directory()?;
         let upper = self.upper()?;
         let name = name_of(name);
-        self.copy_up(&parent, Data::Attributes)?;
-        self.copy_up(&file, Data::Attributes)?;
+        self.copy_up_to(Change::Adds, &parent, Data::Attributes)?;
+        self.copy_up_to(Change::Alters, &file, Data::Attributes)?;
         // Linking goes through a descriptor, so that no lock on the source's directory is
         // needed beside the one on the target's.
         let source = self.at(&file, At::path_fd)?;

@@ -40,6 +40,7 @@ mod directory;
 mod durable;
 mod file;
 mod foresight;
+mod frozen;
 mod handle;
 mod hard_link;
 mod implied;

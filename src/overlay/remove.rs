@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::copy_up::Data;
 use super::directory::{DirState, Directory};
+use super::frozen::{Change, permits};
 use super::layer_dir::name_of;
 use super::listing::{Listed, Occupant};
 use super::node::Node;
@@ -33,7 +34,8 @@ impl Overlay {
         let directory = self.nodes.get(parent)?;
         self.upper()?;
         let entry = self.lookup(parent, name)?;
-        let removed = self.nodes.get(entry.node).and_then(|node| {
+        let found = permits(&entry.stat, Change::Alters).and_then(|()| self.nodes.get(entry.node));
+        let removed = found.and_then(|node| {
             self.unlink_found(&directory, &name_of(name), &node, entry.stat.nlink)
         });
         self.forget(entry.node, 1);
@@ -51,7 +53,7 @@ impl Overlay {
             return Err(Errno::ISDIR);
         }
         let dir = parent.directory()?;
-        self.copy_up(parent, Data::Attributes)?;
+        self.copy_up_to(Change::Alters, parent, Data::Attributes)?;
         self.prepare_removal(node, parent, name)?;
 
         let _names = self.write_names(dir)?;
@@ -77,7 +79,8 @@ impl Overlay {
         let directory = self.nodes.get(parent)?;
         self.upper()?;
         let entry = self.lookup(parent, name)?;
-        let removed = self.rmdir_found(&directory, &name_of(name), entry.node);
+        let removed = permits(&entry.stat, Change::Alters)
+            .and_then(|()| self.rmdir_found(&directory, &name_of(name), entry.node));
         self.forget(entry.node, 1);
         removed
     }
@@ -86,7 +89,7 @@ impl Overlay {
         let dir = parent.directory()?;
         let child = self.nodes.get(child)?;
         let child_dir = child.directory()?;
-        self.copy_up(parent, Data::Attributes)?;
+        self.copy_up_to(Change::Alters, parent, Data::Attributes)?;
 
         let _names = self.write_names(dir)?;
         let mut child_state = child_dir.state.write();

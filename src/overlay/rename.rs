@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::copy_up::Data;
 use super::directory::DirState;
+use super::frozen::{Change, permits};
 use super::layer_dir::name_of;
 use super::listing::{Listed, Listing};
 use super::moving::{Leave, move_over};
@@ -68,6 +69,9 @@ impl Overlay {
         };
         let end = |parent, name, found: Option<Entry>| -> FsResult<End> {
             let node = found.map(|entry| self.nodes.get(entry.node)).transpose()?;
+            if let Some(found) = &found {
+                permits(&found.stat, Change::Alters)?;
+            }
             let nlink = found.map_or(0, |entry| entry.stat.nlink);
             Ok(End { parent: self.nodes.get(parent)?, name: name_of(name), node, nlink })
         };
@@ -97,8 +101,9 @@ impl Overlay {
         if let (true, Some(target)) = (exchange, &to.node) {
             self.check_movable(target)?;
         }
-        self.copy_up(&from.parent, Data::Attributes)?;
-        self.copy_up(&to.parent, Data::Attributes)?;
+        let change = if to.node.is_some() { Change::Alters } else { Change::Adds };
+        self.copy_up_to(Change::Alters, &from.parent, Data::Attributes)?;
+        self.copy_up_to(change, &to.parent, Data::Attributes)?;
         self.copy_up(source, Data::Attributes)?;
         self.ready_to_move(source, from)?;
         match &to.node {

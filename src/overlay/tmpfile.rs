@@ -6,6 +6,7 @@ use rustix::fs::FileType;
 
 use super::copy_up::Data;
 use super::create::{Birth, inherits_acl};
+use super::frozen::Change;
 use super::node::{Node, RealKey};
 use super::{Caller, Entry, NodeId, Opened, Overlay};
 use crate::error::{Errno, FsResult};
@@ -26,7 +27,7 @@ impl Overlay {
     ) -> FsResult<(Entry, Opened)> {
         let parent = self.nodes.get(parent)?;
         let dir = parent.directory()?;
-        self.copy_up(&parent, Data::Attributes)?;
+        self.copy_up_to(Change::Adds, &parent, Data::Attributes)?;
         let mut state = dir.state.write();
         if state.dead {
             return Err(Errno::NOENT);

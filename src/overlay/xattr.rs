@@ -11,6 +11,7 @@ use rustix::fs::XattrFlags;
 
 use super::copy_up::Data;
 use super::create::acl_changed;
+use super::frozen::Change;
 use super::node::Node;
 use super::stage::is_acl;
 use super::sync::atomic::Ordering;
@@ -101,7 +102,7 @@ impl Overlay {
         let node = self.nodes.get(node)?;
         let kept = escape(name);
         self.refuse_acl(name)?;
-        self.copy_up(&node, Data::Attributes)?;
+        self.copy_up_to(Change::Alters, &node, Data::Attributes)?;
         self.note_xattrs_set(&node);
         let set = self.at(&node, |at| {
             xattr::set(at.xattrs(), &kept, value, flags)?;
@@ -128,7 +129,7 @@ impl Overlay {
             Err(Errno::NODATA) if node.is_upper() => {}
             Err(errno) => return Err(errno),
         }
-        self.copy_up(&node, Data::Attributes)?;
+        self.copy_up_to(Change::Alters, &node, Data::Attributes)?;
         self.at(&node, |at| xattr::remove(at.xattrs(), &kept))?;
         acl_changed(&node, name);
         Ok(())

@@ -49,6 +49,10 @@ pub struct Stat {
     pub ctime: Time,
     /// Creation, where the filesystem records it.
     pub btime: Option<Time>,
+    /// Nothing of it may be changed (`chattr +i`).
+    pub immutable: bool,
+    /// Its content, or its entries, may only become more (`chattr +a`).
+    pub append_only: bool,
 }
 
 impl Stat {
@@ -114,6 +118,8 @@ fn statx_raw(dir: impl AsFd, name: &OsStr, flags: AtFlags) -> FsResult<Stat> {
         mtime: time(x.stx_mtime),
         ctime: time(x.stx_ctime),
         btime: has_btime.then(|| time(x.stx_btime)),
+        immutable: x.stx_attributes.contains(StatxAttributes::IMMUTABLE),
+        append_only: x.stx_attributes.contains(StatxAttributes::APPEND),
     })
 }
 
