@@ -157,6 +157,30 @@ fn what_marks_layers_is_nobodys_to_see() {
     }
 }
 
+/// One that a directory above the layers hands on is not the tree's.
+#[test]
+fn an_acl_of_the_workdir_is_nobodys() {
+    if !ready() || !require("tool:setfacl") || !require("tool:getfacl") {
+        return;
+    }
+    let scene = Scene::new(
+        "[lower]\nfile f secret mode=0640\nhardlink g f\nfile gone x\ndir d mode=0750\n",
+    );
+    let mut hand_on = Command::new("setfacl");
+    let handed = hand_on.args(["-d", "-m", "u:1000:rwx"]).arg(&scene.work).status();
+    assert!(handed.unwrap().success());
+    let mount = scene.mount();
+    fs::write(mount.path("f"), "changed").unwrap();
+    fs::remove_file(mount.path("gone")).unwrap();
+    fs::create_dir(mount.path("gone")).unwrap();
+    fs::write(mount.path("d/new"), "new").unwrap();
+    for name in ["f", "g", "gone", "d", "d/new"] {
+        let acl = Command::new("getfacl").arg("-cn").arg(mount.path(name)).output().unwrap().stdout;
+        let acl = String::from_utf8(acl).unwrap();
+        assert!(acl.starts_with("user::") && !acl.contains("1000"), "{name}: {acl}");
+    }
+}
+
 #[test]
 fn default_acls_are_inherited() {
     if !ready() || !require("tool:setfacl") || !require("tool:getfacl") {

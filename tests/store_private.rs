@@ -114,3 +114,27 @@ fn a_store_and_what_is_written_out_of_it_are_their_owners() {
         assert!(!others_read(&out.join(name).join("index.json")));
     }
 }
+
+/// What a directory above the store hands on would open its layers' files to others, and be saved with
+/// every image.
+#[test]
+fn an_acl_above_the_store_is_not_the_images() {
+    if !(require("root") && require("fuse") && require("tool:setfacl") && require("tool:getfacl")) {
+        return;
+    }
+    let shell = Shell::new();
+    let mut hand_on = Command::new("setfacl");
+    let handed = hand_on.args(["-d", "-m", "u:65534:rwx"]).arg(shell.dir.path()).status();
+    assert!(handed.unwrap().success());
+    shell.ok(&["load", "-q", "-i", images::fixture("busybox-oci.tar").to_str().unwrap()]);
+    shell.ok(&["create", "--name", "box", "busybox:1.35"]);
+    let place = shell.ok(&["mount", "box"]);
+    let place = Path::new(place.trim_end());
+    fs::write(place.join("etc/hosts"), "changed").unwrap();
+    for name in ["", "etc", "etc/hosts", "bin/busybox"] {
+        let acl = Command::new("getfacl").arg("-cn").arg(place.join(name)).output().unwrap();
+        let acl = String::from_utf8(acl.stdout).unwrap();
+        assert!(acl.starts_with("user::") && !acl.contains("65534"), "{name}: {acl}");
+    }
+    shell.ok(&["umount", "box"]);
+}

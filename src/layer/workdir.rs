@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Errno, Error, FsResult, Result};
+use crate::sys::xattr::{self, Target};
 use crate::sys::{self, OFlags, OwnedFd, dir, file, node, tree};
 
 const STAGING: &str = "work";
@@ -115,7 +116,8 @@ impl Workdir {
 }
 
 /// The directory `base`/`name`, made where there is none, and whether it was there. What lies in it
-/// may have any mode, also while nobody is to have it yet: only its owner gets in, whoever made it.
+/// may have any mode, also while nobody is to have it yet: only its owner gets in, whoever made it,
+/// and it has no ACL.
 pub fn private_dir(base: &OwnedFd, name: &OsStr) -> FsResult<(OwnedFd, bool)> {
     const PRIVATE: u32 = 0o700;
     let was_there = match node::make_dir(base, name, PRIVATE) {
@@ -127,6 +129,8 @@ pub fn private_dir(base: &OwnedFd, name: &OsStr) -> FsResult<(OwnedFd, bool)> {
     if was_there && sys::stat::stat_fd(&dir)?.mode & 0o7777 != PRIVATE {
         node::set_mode(&dir, PRIVATE)?;
     }
+    // What is made in it would get the ACL that directories hand on.
+    xattr::remove_acls(Target::dir(&dir))?;
     Ok((dir, was_there))
 }
 

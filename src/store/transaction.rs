@@ -9,7 +9,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Errno, Error, Result, errno_of};
-use crate::sys;
+use crate::sys::{
+    self,
+    xattr::{self, Target},
+};
 
 use super::lock::{Exclusive, Hold, try_hold};
 use super::{Store, durable};
@@ -95,6 +98,10 @@ impl Store {
             // A sweep may have come between: it held the lock for a moment, or took the
             // directory away.
             let Some(lock) = hold_own(&dir)? else { continue };
+            // Layers, uppers and workdirs are made here: they would get the ACL that a directory
+            // above the store hands on, and an image's files with them.
+            xattr::remove_acls(Target::dir(&lock))
+                .map_err(|errno| Error::io("take the ACLs away from", &dir, errno))?;
             return Ok(Transaction { dir, lock, orphans: Cell::new(false) });
         }
     }

@@ -224,3 +224,15 @@ pub fn remove(of: Target<'_>, name: &OsStr) -> FsResult<()> {
         rustix::fs::lremovexattr(path.as_slice(), name)
     }
 }
+
+/// Takes away the ACLs of a directory, so that what is made in it gets none; those of another's
+/// stay.
+pub fn remove_acls(of: Target<'_>) -> FsResult<()> {
+    for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match remove(of, OsStr::new(acl)) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
