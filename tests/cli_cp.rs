@@ -321,3 +321,32 @@ fn a_directory_and_a_file_never_replace_one_another() {
     assert_eq!(it.read("srv/plain"), "content");
     assert!(it.upper().join("srv/link").is_symlink());
 }
+
+/// `/dev/null` would be a file of everybody's from then on. docker refuses it, too.
+#[test]
+fn a_device_is_never_replaced_by_a_copy() {
+    let Some(it) = boxed() else { return };
+    it.cp("file", "box:/srv/file");
+    let null = |path: &Path| {
+        let made = Command::new("mknod").arg(path).args(["c", "1", "3"]).status().unwrap();
+        assert!(made.success());
+    };
+    null(&it.dir.join("null"));
+    symlink("null", it.dir.join("link")).unwrap();
+    null(&it.upper().join("srv/null"));
+    for (from, to, shown) in [
+        ("box:/srv/file", "null", it.dir.join("null")),
+        ("box:/srv/file", "link", it.dir.join("link")),
+        ("box:/srv/null", "null", it.dir.join("null")),
+        ("file", "box:/srv/null", PathBuf::from("/srv/null")),
+    ] {
+        let why = "it is a device, and would be replaced";
+        assert_eq!(
+            it.refused(from, to),
+            format!("plyfs: cannot copy to {}: {why}\n", shown.display())
+        );
+    }
+    for place in [it.dir.join("null"), it.upper().join("srv/null")] {
+        assert_eq!(fs::symlink_metadata(place).unwrap().rdev(), rustix::fs::makedev(1, 3));
+    }
+}

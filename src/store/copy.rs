@@ -275,9 +275,14 @@ impl Place {
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => return Err(failed(errno)),
         }
-        let (place, exists) = Place::to_write(root, to)?;
+        let (place, there) = Place::to_write(root, to)?;
         match place.name {
-            _ if exists && (is_dir || place.slash) => Err(failed(Errno::NOTDIR)),
+            // A copy replaces what is there: `/dev/null` would be a file from then on.
+            _ if there.is_some_and(|there| there.is_device()) => {
+                let why = "it is a device, and would be replaced";
+                Err(Error::Refused(format!("cannot copy to {}: {why}", to.display())))
+            }
+            _ if there.is_some() && (is_dir || place.slash) => Err(failed(Errno::NOTDIR)),
             _ if place.slash && !is_dir => Err(failed(Errno::NOENT)),
             Some(name) => {
                 let shown = place.shown.parent().unwrap_or(&place.shown).to_path_buf();
@@ -287,16 +292,16 @@ impl Place {
         }
     }
 
-    /// The place that a file written to `path` lies at, and whether there is one already. A
-    /// symlink stays, and what it leads to is written, which need not be there.
-    fn to_write(root: &OwnedFd, path: &Path) -> Result<(Place, bool)> {
+    /// The place that a file written to `path` lies at, and what is there already. A symlink
+    /// stays, and what it leads to is written, which need not be there.
+    fn to_write(root: &OwnedFd, path: &Path) -> Result<(Place, Option<stat::Stat>)> {
         let failed = |errno| Error::io("copy to", path, errno);
         let mut place = Place::of(root, path)?;
         for _ in 0..LINKS_MAX {
             let stat = place.stat().map_err(failed)?;
             let Some(name) = place.name.as_ref().filter(|_| stat.is_some_and(|s| s.is_symlink()))
             else {
-                return Ok((place, stat.is_some()));
+                return Ok((place, stat));
             };
             let target = PathBuf::from(node::read_link(&place.dir, name).map_err(failed)?);
             let plain = place.shown.components().as_path();

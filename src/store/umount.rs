@@ -156,7 +156,7 @@ fn absolute(dir: &Path) -> Result<PathBuf> {
 /// Takes one mount away; who may not do that is helped by fusermount3, which is set-user-id.
 fn take_away(place: &Path) -> Result<()> {
     match unmount_patiently(place) {
-        Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place),
+        Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place, &["-u"]),
         Err(Errno::BUSY) => Err(Error::Refused(format!(
             "cannot unmount {}: device or resource busy: fuser -vm shows who uses it",
             place.display()
@@ -168,7 +168,7 @@ fn take_away(place: &Path) -> Result<()> {
 /// Takes away a mount that nobody serves any more, also where somebody still has it open.
 fn take_away_dead(place: &Path) -> Result<()> {
     match unmount::detach(place) {
-        Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place),
+        Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place, &["-u", "-z"]),
         other => other.map_err(|errno| Error::io("unmount", place, errno)),
     }
 }
@@ -183,9 +183,9 @@ fn unmount_patiently(place: &Path) -> FsResult<()> {
     }
 }
 
-fn by_fusermount(place: &Path) -> Result<()> {
+fn by_fusermount(place: &Path, how: &[&str]) -> Result<()> {
     let output = Command::new("fusermount3")
-        .arg("-u")
+        .args(how)
         .arg("--")
         .arg(place)
         .output()

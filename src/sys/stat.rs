@@ -76,6 +76,11 @@ impl Stat {
         self.file_type() == FileType::Symlink
     }
 
+    /// Whether it is a block or character device.
+    pub fn is_device(&self) -> bool {
+        matches!(self.file_type(), FileType::BlockDevice | FileType::CharacterDevice)
+    }
+
     /// Whether it is the character device 0:0, overlayfs's whiteout.
     pub fn is_whiteout_device(&self) -> bool {
         self.file_type() == FileType::CharacterDevice && self.rdev == 0
