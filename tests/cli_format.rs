@@ -44,6 +44,12 @@ fn images_are_listed_by_template_and_filter() {
     let quiet = |filter: &str| list(&["-q", "--filter", filter]);
     assert_eq!(quiet("dangling=true"), "");
     assert_eq!(quiet("dangling=false"), "bfd2404a434a\n");
+    assert_eq!(
+        (quiet("dangling=1"), quiet("dangling=0")),
+        (String::new(), quiet("dangling=false"))
+    );
+    let refusal = shell.fails(&["images", "--filter", "dangling=maybe"]);
+    assert_eq!(refusal, "option --filter: dangling is true or false, not \"maybe\"");
     assert_eq!(quiet("reference=busybox:1.35"), "bfd2404a434a\n");
     assert_eq!(quiet("reference=other"), "");
     let refusal = shell.fails(&["images", "--filter", "color=red"]);

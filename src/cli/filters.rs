@@ -59,6 +59,15 @@ fn one(first: char, after: &[char]) -> (Box<dyn Fn(char) -> bool + '_>, &[char])
     }
 }
 
+/// What docker takes for yes and no.
+pub(super) fn is_on(value: &str) -> Option<bool> {
+    match value {
+        "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    }
+}
+
 /// The filters of one command.
 #[derive(Debug, Default)]
 pub(super) struct Filters(Vec<(String, String)>);
@@ -77,6 +86,17 @@ impl Filters {
             }
         };
         texts.iter().map(filter).collect::<Result<_>>().map(Filters)
+    }
+
+    /// Refuses a value of `key` that is neither yes nor no.
+    pub(super) fn check_switch(&self, key: &str) -> Result<()> {
+        let mut values = self.0.iter().filter(|(known, _)| known == key);
+        match values.find(|(_, value)| is_on(value).is_none()) {
+            Some((_, value)) => {
+                Err(Error::option("--filter", format!("{key} is true or false, not {value:?}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether there is a filter with this key.

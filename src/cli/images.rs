@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::image::{Reference, RepoDigest, Timestamp};
 use crate::store::{Image, Source};
 
-use super::filters::{Filters, glob};
+use super::filters::{Filters, glob, is_on};
 use super::json_flag::{Form, JsonFlag};
 use super::progress::Bars;
 use super::{Context, output};
@@ -103,6 +103,7 @@ impl List {
             images.retain(|image| !image.references.is_empty());
         }
         let filters = Filters::parse(&self.filter, &["dangling", "reference"])?;
+        filters.check_switch("dangling")?;
         images.retain(|image| fits(&filters, image));
         match self.json.form()? {
             Form::Json => return output::print_json(&images.iter().map(as_json).collect()),
@@ -166,7 +167,7 @@ impl List {
 }
 
 fn fits(filters: &Filters, image: &Image) -> bool {
-    filters.any("dangling", |wanted| (wanted == "true") == image.references.is_empty())
+    filters.any("dangling", |wanted| is_on(wanted) == Some(image.references.is_empty()))
         && filters.any("reference", |name| image.references.iter().any(|own| matches(own, name)))
 }
 
