@@ -266,3 +266,38 @@ fn no_handle_is_given_that_would_lead_to_another_file() {
         assert_eq!(handle_at(&root, OsStr::new("above")), Err(Errno::OPNOTSUPP));
     });
 }
+
+/// A copy-up changes what is told of the file and of the directories above it, which the kernel keeps.
+/// Who reads them then sees no change: tar would call it one.
+#[test]
+fn a_copy_up_shows_in_the_attributes_of_all_that_came_along() {
+    if !(require("root") && require("fuse")) {
+        return;
+    }
+    for policy in ["auto", "off"] {
+        let scene = Scene::new("[lower]\nfile a/b/c/f data\nfile a/b/c/g data\n");
+        let options = Options::with(&[&format!("passthrough={policy}")]);
+        let mount = scene.mount_by(Driver::Plyfs, &options);
+        let seen = || {
+            ["", "a", "a/b", "a/b/c", "a/b/c/f", "a/b/c/g"].map(|name| {
+                let stat = rustix::fs::stat(mount.path(name)).unwrap();
+                (name, stat.st_ctime, stat.st_ctime_nsec, stat.st_blocks)
+            })
+        };
+        seen();
+        for change in ["f", "g"] {
+            std::thread::sleep(A_WHILE);
+            let path = mount.path(format!("a/b/c/{change}"));
+            match change {
+                "f" => for_both(&path).write_all(b"x").unwrap(),
+                _ => fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap(),
+            }
+            let before = seen();
+            for dir in ["", "a", "a/b", "a/b/c"] {
+                names(mount.path(dir));
+            }
+            fs::read(mount.path("a/b/c/f")).unwrap();
+            assert_eq!(seen(), before, "{policy}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use super::channel::Channel;
 use super::control::Pages;
 use super::log;
 use super::negotiate::Agreed;
+use super::notify;
 use super::passthrough::Passthrough;
 use super::readers::Readers;
 use super::reply::Ttl;
@@ -79,6 +80,17 @@ impl Adapter {
     /// # Errors
     /// The errno for the caller.
     pub(super) fn serve(&self, context: &mut Context<'_>) -> FsResult<()> {
+        let served = self.serve_operation(context);
+        // Before the caller, who gets the answer after this, can look.
+        self.overlay.tell_outdated(|node| {
+            if let Err(errno) = notify::attributes(context.channel, node) {
+                tracing::debug!(node = node.0, "the kernel keeps attributes: {errno}");
+            }
+        });
+        served
+    }
+
+    fn serve_operation(&self, context: &mut Context<'_>) -> FsResult<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Errno::NOTCONN);
         }

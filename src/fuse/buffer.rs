@@ -69,8 +69,8 @@ impl ReplyBuffer {
         ReplyBuffer::with_data(MAX_DATA)
     }
 
-    /// For INIT alone.
-    pub(crate) fn for_init() -> ReplyBuffer {
+    /// For INIT, and for notifications without data.
+    pub(crate) fn small() -> ReplyBuffer {
         ReplyBuffer::with_data(INIT_DATA)
     }
 

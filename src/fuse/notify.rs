@@ -80,7 +80,7 @@ pub(super) fn store(
 /// Drops the attributes of `node` from the kernel's cache. It takes no lock for that, so that this
 /// may be called while a request is served.
 pub(super) fn attributes(channel: &Channel, node: NodeId) -> FsResult<()> {
-    let mut buffer = ReplyBuffer::new();
+    let mut buffer = ReplyBuffer::small();
     buffer.put(&abi::NotifyInvalInodeOut { ino: node.0, off: -1, len: 0 })?;
     match channel.send(buffer.notification(notify::INVAL_INODE)) {
         Err(Errno::NOENT) => Ok(()),

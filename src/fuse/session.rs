@@ -193,7 +193,7 @@ fn give_up_rights(point: &MountPoint) -> FsResult<()> {
 fn shake_hands(channel: &Channel, options: &Options, overlay: &Overlay) -> Result<Agreed> {
     let failed = |errno: Errno| Error::io("talk to", crate::sys::fuse_dev::PATH, errno);
     let mut request = RequestBuffer::for_init();
-    let mut reply = ReplyBuffer::for_init();
+    let mut reply = ReplyBuffer::small();
     let length = match channel.receive(request.room()).map_err(failed)? {
         Received::Request(length) => length,
         Received::Unmounted => return Err(failed(Errno::NODEV)),

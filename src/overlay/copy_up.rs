@@ -126,6 +126,7 @@ impl Overlay {
             upper.work.discard(name);
         }
         if published? {
+            self.note_copied(node);
             self.counters.copied_up(node.kind(), attributes_only);
             self.counters.copied_data(copied_length(node.kind(), &stat, data));
             if grows {

@@ -167,6 +167,7 @@ impl Overlay {
         self.nodes.count_copy_up();
         node.now_upper(true);
         node.state.lock().drop_lower();
+        self.note_copied(node);
         self.counters.copied_up(FileType::RegularFile, false);
         self.counters.copied_data(length);
         Ok(())

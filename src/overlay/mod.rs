@@ -60,6 +60,7 @@ mod node;
 mod node_state;
 mod node_table;
 pub mod options;
+mod outdated;
 mod place;
 mod preload;
 mod program;
@@ -84,6 +85,7 @@ use implied::ImpliedHandles;
 use inode_number::InodeNumbers;
 use layer_dir::{DirFds, LayerDir};
 use node_table::NodeTable;
+use outdated::Outdated;
 use readdir::ListingBudget;
 use sync::Mutex;
 use sync::atomic::AtomicU64;
@@ -232,6 +234,7 @@ pub struct Overlay {
     nodes: NodeTable,
     handles: HandleTable,
     implied: ImpliedHandles,
+    outdated: Outdated,
     dir_fds: Arc<DirFds>,
     listings: ListingBudget,
     foresight: Foresight,

@@ -13,6 +13,7 @@ use super::node::RealKey;
 use super::node_state::NodeState;
 use super::node_table::NodeTable;
 use super::options::{MountOptions, Options, RedirectDir, UpperOption};
+use super::outdated::Outdated;
 use super::readdir::ListingBudget;
 use super::sync::Mutex;
 use super::sync::atomic::AtomicU64;
@@ -88,6 +89,7 @@ impl Overlay {
             nodes,
             handles: HandleTable::new(),
             implied: ImpliedHandles::new(descriptor_budget() / 4),
+            outdated: Outdated::new(),
             dir_fds,
             listings: ListingBudget::new(),
             foresight: super::foresight::Foresight::default(),
