@@ -15,6 +15,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use plyfs::snapshotter::api::{self, Kind};
 use snapshots::{Client, Mounted, Server, code, labels};
@@ -183,6 +184,17 @@ fn a_view_cannot_be_written_to() {
     }
 }
 
+/// Commits a snapshot whose files were just closed: a child of another test may hold them open
+/// between its fork and its exec.
+fn commit_once_closed(client: &Client, name: &str, key: &str) {
+    let start = Instant::now();
+    while let Err(status) = client.commit(name, key) {
+        let held = status.message().contains("open for writing");
+        assert!(held && start.elapsed() < Duration::from_secs(30), "{status}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The documentation calls unmounting before the commit optional: what was mounted can be read
 /// on, but never changes the committed snapshot.
 #[test]
@@ -198,7 +210,7 @@ fn what_is_mounted_still_cannot_change_a_committed_snapshot() {
             assert_eq!(refused.code(), Code::FailedPrecondition);
             assert!(refused.message().contains("open for writing"), "{}", refused.message());
             drop(open);
-            client.commit(&format!("{key} done"), key).unwrap();
+            commit_once_closed(&client, &format!("{key} done"), key);
             let refused = fs::write(place.join("more"), "").unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
             assert!(place.join("open").exists());

@@ -167,8 +167,8 @@ impl Overlay {
         Ok(self.end_group_mark(caller, file)? || changed)
     }
 
-    /// Takes a set-group-id bit without group execution away, which stays with members of the group
-    /// alone.
+    /// Takes a set-group-id bit without group execution away, which stays with root and members of
+    /// the group alone.
     fn end_group_mark(&self, caller: &Caller, file: FileRef) -> FsResult<bool> {
         let handle = self.to_write(file)?;
         let file = self.current_file(&handle)?;
@@ -178,7 +178,11 @@ impl Overlay {
             return Ok(false);
         }
         let group = self.shown(&handle.node, stat)?.gid;
-        if caller.gid == group || crate::sys::process::is_member(caller.pid, group) {
+        // Root of a user namespace has CAP_FSETID over what belongs to a group of it.
+        if caller.uid == 0
+            || caller.gid == group
+            || crate::sys::process::is_member(caller.pid, group)
+        {
             return Ok(false);
         }
         self.set_mode_of(&file, &stat, stat.mode & !SGID)?;
