@@ -312,3 +312,29 @@ fn the_kernel_mounts_what_the_daemon_wrote_and_the_other_way_round() {
     }
     shell.ok(&["rm", "box"]);
 }
+
+/// Of several that unmount at once one is the first, and the others find their wish fulfilled, or
+/// nothing mounted any more.
+#[test]
+fn a_container_is_unmounted_by_several_at_once() {
+    if !able() {
+        return;
+    }
+    let boxed = Boxed::new();
+    for round in 0..15 {
+        let place = boxed.mount(&[]);
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    let out = boxed.shell.run(&["umount", "box"]);
+                    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+                    let late = said.trim_end().ends_with("container box is not mounted");
+                    assert!(out.status.success() || late, "round {round}: {said}");
+                });
+            }
+        });
+        assert!(!is_mount_point(&place));
+    }
+}

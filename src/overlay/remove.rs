@@ -17,7 +17,7 @@ use super::sync::RwLockWriteGuard;
 use super::{Name, NodeId, Overlay};
 use crate::error::{Errno, FsResult, check_name};
 use crate::layer::upper::{Present, Upper};
-use crate::sys::stat::is_frozen;
+use crate::sys::stat::stat_fd;
 use crate::sys::{OwnedFd, file};
 
 /// A file one of whose names is about to go.
@@ -99,7 +99,8 @@ impl Overlay {
         let fd = self.dir_fds.get(dir.upper()?)?;
         if !self.is_empty(child_dir)? {
             // Whether it may be removed at all is asked first, as everywhere.
-            return Err(if is_frozen(&fd)? { Errno::PERM } else { Errno::NOTEMPTY });
+            permits(&stat_fd(&fd)?, Change::Alters)?;
+            return Err(Errno::NOTEMPTY);
         }
         let occupant = self.occupant(dir, name)?;
         let upper = self.upper()?;

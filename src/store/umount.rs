@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::error::{Errno, Error, FsResult, Result};
-use crate::sys::{creds, mountinfo, unmount};
+use crate::sys::{creds, mount, mountinfo, unmount};
 
 use super::Store;
 use super::containers::{Container, State, in_use, mount_source, mounted_id};
@@ -155,22 +155,33 @@ fn absolute(dir: &Path) -> Result<PathBuf> {
 
 /// Takes one mount away; who may not do that is helped by fusermount3, which is set-user-id.
 fn take_away(place: &Path) -> Result<()> {
-    match unmount_patiently(place) {
+    let done = match unmount_patiently(place) {
         Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place, &["-u"]),
         Err(Errno::BUSY) => Err(Error::Refused(format!(
             "cannot unmount {}: device or resource busy: fuser -vm shows who uses it",
             place.display()
         ))),
         other => other.map_err(|errno| Error::io("unmount", place, errno)),
-    }
+    };
+    unless_gone(place, done)
 }
 
 /// Takes away a mount that nobody serves any more, also where somebody still has it open.
 fn take_away_dead(place: &Path) -> Result<()> {
-    match unmount::detach(place) {
+    let done = match mount::detach(place) {
         Err(Errno::PERM) if creds::own_ids().0 != 0 => by_fusermount(place, &["-u", "-z"]),
         other => other.map_err(|errno| Error::io("unmount", place, errno)),
-    }
+    };
+    unless_gone(place, done)
+}
+
+/// What came of unmounting `place`, which the mount table named a moment ago. Whoever unmounts it
+/// at the same time (another command, its daemon that ends) does what was wanted.
+fn unless_gone(place: &Path, done: Result<()>) -> Result<()> {
+    done.or_else(|error| match mountinfo::read() {
+        Ok(mounts) if mounts.iter().all(|mount| mount.path != place) => Ok(()),
+        _ => Err(error),
+    })
 }
 
 fn unmount_patiently(place: &Path) -> FsResult<()> {

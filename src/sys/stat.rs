@@ -97,13 +97,6 @@ pub fn stat_fd(fd: impl AsFd) -> FsResult<Stat> {
     statx_raw(fd, OsStr::new(""), AtFlags::EMPTY_PATH)
 }
 
-/// Whether `chattr` forbids to remove entries of the open directory `fd`, or itself.
-pub fn is_frozen(fd: impl AsFd) -> FsResult<bool> {
-    let frozen = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
-    let x = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
-    Ok(x.stx_attributes.intersects(frozen))
-}
-
 fn statx_raw(dir: impl AsFd, name: &OsStr, flags: AtFlags) -> FsResult<Stat> {
     let x = statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
     let time = |t: rustix::fs::StatxTimestamp| Time { sec: t.tv_sec, nsec: t.tv_nsec };

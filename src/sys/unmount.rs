@@ -14,11 +14,3 @@ use crate::error::FsResult;
 pub fn unmount(target: &Path) -> FsResult<()> {
     rustix::mount::unmount(target, UnmountFlags::NOFOLLOW)
 }
-
-/// As [`unmount`], also where something in it is in use: who has it keeps what is left of it.
-///
-/// # Errors
-/// As [`unmount`], but for `EBUSY`.
-pub fn detach(target: &Path) -> FsResult<()> {
-    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
-}
