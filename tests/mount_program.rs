@@ -192,6 +192,11 @@ fn it_mounts_in_the_background_and_lets_go_of_its_caller() {
         assert_eq!(target, Path::new("/dev/null"), "stream {stream}");
     }
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
+    // A table of descriptors that grows has whoever needs it wait for milliseconds.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let room = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    assert!(room.trim().parse::<u64>().unwrap() >= limit.unwrap_or(u64::MAX).min(8192), "{room}");
     let line = place.mount_line().unwrap();
     assert!(line.starts_with("plyfs "), "{line}");
     assert!(line.contains(" fuse.plyfs rw,"), "{line}");

@@ -118,6 +118,7 @@ impl Mounted {
     }
 
     fn serve_session(mut self, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.session.reserve_descriptors();
         let (stopper, observer) = (self.session.stopper(), self.session.observer());
         let answered = self.socket.as_mut().map_or(Ok(()), |socket| {
             let observer = observer.clone();

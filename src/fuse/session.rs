@@ -103,6 +103,16 @@ impl Session {
         })
     }
 
+    /// Makes room for the descriptors of directories and open files that most mounts come to have.
+    /// Before there are threads: later it would wait for what it spares.
+    pub(super) fn reserve_descriptors(&self) {
+        /// 64 KiB of the kernel's memory.
+        const ROOM: u64 = 8192;
+        if let Err(errno) = process::reserve_descriptors(&self.channel, ROOM) {
+            tracing::debug!("descriptors get their room when they come: {errno}");
+        }
+    }
+
     /// What ends this session.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.events.0.clone())

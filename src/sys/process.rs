@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "fork and dup2 onto the standard descriptors have no safe wrapper")]
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions};
@@ -31,6 +31,17 @@ pub fn raise_open_files() -> FsResult<()> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(Resource::Nofile, raised)
+}
+
+/// Makes the kernel's table of this process's descriptors long enough for `most`, or as many as it may
+/// open. The table grows by doubling, and where threads share it whoever opens the one that is too many
+/// waits for a grace period of RCU each time, 5 to 15 ms. To be called before there are threads: then
+/// nothing is waited for. `fd` is any that is open.
+pub fn reserve_descriptors(fd: impl AsFd, most: u64) -> FsResult<()> {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(most);
+    let last = limit.min(most).saturating_sub(1);
+    let last = i32::try_from(last).map_err(|_| Errno::INVAL)?;
+    rustix::io::fcntl_dupfd_cloexec(fd, last).map(drop)
 }
 
 /// Whether this process acts as root of the initial user namespace, as far as it can tell: some
