@@ -6,6 +6,9 @@
 //! So while requests come one after the other we ask the kernel for processors that wake up fast,
 //! and withdraw it as soon as they do not: idle processors then sleep as before. What it costs
 //! meanwhile is power, and on a virtual machine the host's time.
+//!
+//! Many bursts are over within a few milliseconds (a program that starts, a list of a directory), so
+//! the first request after a pause is taken for the start of one, as long as that is true of most.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +19,14 @@ use crate::overlay::options::CpuLatencyPolicy;
 use crate::sys::cpu_latency::{self, CpuLatency};
 
 /// Requests within a millisecond that make it worthwhile: one after the other they are at least
-/// ten, and one that waits for a disk about one.
-const BUSY: f64 = 4.0;
+/// ten, of directories in a hundred layers three, and of those that wait for a disk about one.
+const BUSY: f64 = 2.0;
 /// How long after the last busy moment processors are kept awake.
 const HOLD: Duration = Duration::from_millis(4);
 /// Shorter spans say nothing of how many requests come.
 const SHORTEST: Duration = Duration::from_micros(500);
+/// After bursts that were expected in vain, the first request of up to so many pauses is let be.
+const MOST_IGNORED: u32 = 64;
 /// Up to so many processors none sleeps at all; with more of them that would be too much power for
 /// one client's sake, and the lightest sleep must do.
 const FEW_PROCESSORS: usize = 4;
@@ -43,6 +48,7 @@ struct State {
     most: u32,
     awake: bool,
     seen: Option<Seen>,
+    luck: Luck,
 }
 
 /// The last look at how many requests there were.
@@ -52,6 +58,17 @@ struct Seen {
     at: Instant,
     /// The last busy moment.
     busy: Option<Instant>,
+    /// A burst is expected, and the next look tells.
+    expected: bool,
+}
+
+/// Whether bursts came where they were expected.
+#[derive(Debug, Default)]
+struct Luck {
+    /// How many were expected in vain, one after the other.
+    vain: u32,
+    /// Pauses whose end will be let be.
+    ignore: u32,
 }
 
 impl Wakeful {
@@ -83,9 +100,23 @@ impl Wakeful {
         if state.device.is_none() {
             return;
         }
-        let next = Seen::next(state.seen, requests, Instant::now());
+        let last = state.seen;
+        let next = Seen::next(last, requests, Instant::now());
         state.seen = Some(next);
+        if last.is_some_and(|last| last.expected) && !next.expected {
+            state.luck.note(next.busy.is_some());
+        }
         self.ask(&mut state, next.wants_awake());
+    }
+
+    /// The first request after a pause came, of `requests` in all.
+    pub(super) fn expect(&self, requests: u64) {
+        let mut state = self.state.lock();
+        if state.device.is_some() && state.luck.expects() {
+            let at = Instant::now();
+            state.seen = Some(Seen { requests, at, busy: None, expected: true });
+            self.ask(&mut state, true);
+        }
     }
 
     /// Withdraws what was asked: nobody looks any more.
@@ -110,24 +141,70 @@ impl Wakeful {
 
 impl Seen {
     fn next(last: Option<Seen>, requests: u64, now: Instant) -> Seen {
-        let Some(last) = last else { return Seen { requests, at: now, busy: None } };
+        let Some(last) = last else { return Seen::first(requests, now) };
         let span = now.saturating_duration_since(last.at);
         if span < SHORTEST {
             return last;
         }
         let came = requests.saturating_sub(last.requests) as f64;
         let busy = came / (span.as_secs_f64() * 1e3) >= BUSY;
-        Seen { requests, at: now, busy: if busy { Some(now) } else { last.busy } }
+        let busy = if busy { Some(now) } else { last.busy };
+        Seen { requests, at: now, busy, expected: false }
+    }
+
+    fn first(requests: u64, at: Instant) -> Seen {
+        Seen { requests, at, busy: None, expected: false }
     }
 
     fn wants_awake(&self) -> bool {
-        self.busy.is_some_and(|busy| self.at.saturating_duration_since(busy) < HOLD)
+        self.expected
+            || self.busy.is_some_and(|busy| self.at.saturating_duration_since(busy) < HOLD)
+    }
+}
+
+impl Luck {
+    /// Whether a burst is expected at the end of this pause.
+    fn expects(&mut self) -> bool {
+        let expects = self.ignore == 0;
+        self.ignore = self.ignore.saturating_sub(1);
+        expects
+    }
+
+    fn note(&mut self, came: bool) {
+        self.vain = if came { 0 } else { (self.vain + 1).min(MOST_IGNORED.ilog2() + 1) };
+        self.ignore = (1 << self.vain >> 1).min(MOST_IGNORED);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In how many of so many pauses a burst was expected, where one `came` after all of them.
+    fn expected_of(pauses: u32, luck: &mut Luck, came: bool) -> usize {
+        let expected = |_: &u32| luck.expects().then(|| luck.note(came)).is_some();
+        (0..pauses).filter(expected).count()
+    }
+
+    #[test]
+    fn bursts_are_expected_as_long_as_they_come() {
+        let mut luck = Luck::default();
+        assert_eq!(expected_of(100, &mut luck, true), 100);
+        // 1, 2, 4 and so on are let be, then 64 each time.
+        assert_eq!(expected_of(1 + 2 + 3 + 5 + 9 + 17 + 33 + 65, &mut luck, false), 8);
+        assert_eq!(expected_of(650, &mut luck, false), 10);
+        // One that comes makes up for it.
+        assert_eq!(expected_of(64 + 100, &mut luck, true), 100);
+    }
+
+    #[test]
+    fn an_expected_burst_keeps_processors_awake_until_the_next_look() {
+        let at = Instant::now();
+        let seen = Seen { requests: 5, at, busy: None, expected: true };
+        assert!(Seen::next(Some(seen), 6, at + SHORTEST / 2).wants_awake());
+        assert!(!Seen::next(Some(seen), 6, at + Duration::from_millis(1)).wants_awake());
+        assert!(Seen::next(Some(seen), 9, at + Duration::from_millis(1)).wants_awake());
+    }
 
     /// What is wanted after each millisecond in which so many requests came.
     fn after(requests: &[u64]) -> Vec<bool> {
@@ -148,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_request_now_and_then_does_not() {
-        assert_eq!(after(&[1, 0, 3, 1, 1, 1, 1, 1, 1, 2]), [false; 10]);
+        assert_eq!(after(&[1, 0, 1, 1, 0, 1, 1, 1, 1, 1]), [false; 10]);
     }
 
     #[test]

@@ -152,7 +152,12 @@ impl Workers {
         }
         let added = self.add(channel, Role::StandBy);
         if !matches!(added, Ok(true)) {
-            self.duty.lock().standing_by -= 1;
+            let mut duty = self.duty.lock();
+            duty.standing_by -= 1;
+            if duty.standing_by == 0 {
+                // Nobody looks any more.
+                self.adapter.wakeful.rest();
+            }
         }
         if let Err(error) = added {
             tracing::warn!("{error}");
@@ -180,11 +185,11 @@ impl Workers {
                     self.change.wait(&mut duty);
                 }
                 self.asleep.store(false, Ordering::SeqCst);
+                self.adapter.wakeful.expect(self.requests());
                 quiet = 0;
             }
             let now = self.progress.load(Ordering::Acquire);
-            // Each request is progress twice.
-            self.adapter.wakeful.look(now / 2);
+            self.adapter.wakeful.look(self.requests());
             let stuck = now == seen && self.waiting.load(Ordering::Acquire) == 0;
             if stuck {
                 break Role::Read;
@@ -193,14 +198,17 @@ impl Workers {
             seen = now;
         };
         duty.standing_by -= 1;
-        if duty.standing_by == 0 {
-            // Whoever stands by next looks again.
-            self.adapter.wakeful.rest();
-        }
         if role == Role::Read {
             duty.readers += 1;
+        } else {
+            self.adapter.wakeful.rest();
         }
         role
+    }
+
+    /// Requests until now; each is progress twice.
+    fn requests(&self) -> u64 {
+        self.progress.load(Ordering::Acquire) / 2
     }
 
     /// Calls for one more reader, where that may help.
