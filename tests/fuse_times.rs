@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use plyfs::sys::extended;
 use plyfs::sys::file_handle::handle_at;
-use rustix::fs::IFlags;
+use rustix::fs::{FallocateFlags, IFlags};
 use rustix::io::Errno;
 use support::{Driver, Mapping, MountedOverlay, Options, Scene, as_host_root, names, require};
 
@@ -67,15 +67,25 @@ fn accessed(path: &Path) -> (i64, i64) {
 #[test]
 fn a_write_through_a_mapping_shows_in_the_times() {
     with_each_policy(|mount, policy| {
-        for name in ["below", "above", "new"] {
+        for name in ["below", "above", "new", "new and written", "new and allocated"] {
             let path = mount.path(name);
-            if name != "new" {
+            let is_new = name.starts_with("new");
+            if !is_new {
                 // As long as it may, the kernel keeps what it was told here.
                 names(mount.root());
                 changed(&path);
             }
             let file = for_both(&path);
-            file.set_len(10).unwrap();
+            if is_new {
+                changed(&path);
+            }
+            match name {
+                "new and written" => file.write_all_at(&[0; 10], 0).unwrap(),
+                "new and allocated" => {
+                    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 10).unwrap();
+                }
+                _ => file.set_len(10).unwrap(),
+            }
             let before = changed(&path);
             let mut mapping = Mapping::new(&file, 10, true);
             let mut written = |what: &str, before: (i64, i64)| {

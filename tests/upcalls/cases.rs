@@ -132,6 +132,18 @@ pub(crate) fn cases() -> Vec<Case> {
             24,
         ),
         case(
+            "create for reading and writing, write 4 KiB, close",
+            nothing,
+            |dir| {
+                let mut both = File::options();
+                let file = both.read(true).write(true).create_new(true).open(dir.join("new"));
+                file.unwrap().write_all_at(&[1; 4096], 0).unwrap();
+            },
+            "create 1, getattr 1, getxattr 1, lookup 1, release 1",
+            "create 1, getattr 1, getxattr 1, lookup 1, write 1",
+            24,
+        ),
+        case(
             "write 4 KiB, 100 times, in an open file",
             nothing,
             |dir| {

@@ -88,7 +88,9 @@ impl Adapter {
         context: &mut Context<'_>,
         (entry, opened): &(Entry, Opened),
     ) -> FsResult<()> {
-        let mapped = opened.mappable && self.agreed.passthrough;
+        // Nobody writes to an empty file through a mapping, and whatever gives it content has the
+        // kernel ask again.
+        let mapped = opened.mappable && self.agreed.passthrough && entry.stat.size > 0;
         let attributes = if mapped { Ttl::NONE } else { self.ttl };
         reply::entry(context.reply, entry, self.ttl, attributes)?;
         let answered = match self.agreed.opens {
