@@ -44,14 +44,15 @@ impl Traced {
 
 /// The name of the call that a line begins, if it is about a file of the layers. A line is
 /// `PID NAME(ARGUMENTS`; what goes on with an earlier one begins with `<...`. Memory, threads, clocks
-/// and devices (requests, processors that are kept awake) are the daemon's own affair.
+/// and devices (requests, processors that are kept awake) are the daemon's own affair; what is open is
+/// closed with the FORGET or the RELEASE, when the kernel has time.
 fn call(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once(' ')?;
     let (name, arguments) = rest.trim_start().split_once('(')?;
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         return None;
     }
-    let files = ["open", "close", "stat", "getdents", "seek", "read", "write", "mk", "link"];
+    let files = ["open", "stat", "getdents", "seek", "read", "write", "mk", "link"];
     let names = ["rename", "chmod", "chown", "utime", "xattr", "handle", "sync", "truncate"];
     let space = ["fallocate", "copy_file_range", "ioctl", "fcntl"];
     let is_about = |part: &&str| name.contains(part);
