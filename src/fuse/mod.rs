@@ -25,6 +25,7 @@ mod buffer;
 mod channel;
 pub mod control;
 pub mod daemon;
+mod duty;
 mod join;
 pub mod log;
 mod look_ahead;

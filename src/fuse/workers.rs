@@ -14,16 +14,15 @@
 //! another, up to half the processors: the other half is for the clients.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::adapter::{Adapter, Context};
 use super::buffer::{ReplyBuffer, RequestBuffer};
 use super::channel::{Channel, Received};
+use super::duty::{Duty, Role, TICK};
 use super::request::Request;
 use super::session::Event;
 use super::stats::Recorder;
@@ -31,12 +30,6 @@ use crate::error::{Errno, Error, FsResult, Result};
 
 /// The most threads, unless an option says otherwise.
 const MOST: usize = 16;
-/// How long all readers may be stuck before another thread helps.
-const TICK: Duration = Duration::from_millis(1);
-/// Ticks without a request after which nobody ticks any more.
-const QUIET_TICKS: u32 = 20;
-/// Threads that stand by; one that would be in excess ends.
-const SPARE: usize = 2;
 /// A request that came within this time was waiting already.
 const AT_ONCE: Duration = Duration::from_micros(1);
 /// So many requests in a row that were waiting call for another reader; so many that were not
@@ -49,41 +42,9 @@ pub(super) struct Workers {
     /// Tells the session of each thread that ended.
     events: Sender<Event>,
     most: usize,
-    /// The most readers that are wanted while none is stuck; found out when it first matters.
-    busy_readers: OnceLock<usize>,
     /// Threads that were started and did not end.
     live: AtomicUsize,
-    /// Readers that wait for a request.
-    waiting: AtomicUsize,
-    /// Counts requests, when they come and when they are done.
-    progress: AtomicU64,
-    /// The one that ticks went to sleep.
-    asleep: AtomicBool,
-    duty: Mutex<Duty>,
-    change: Condvar,
-}
-
-/// Who does what. Its lock is held for moments, and of other locks only that of [`Wakeful`] is taken
-/// under it.
-///
-/// [`Wakeful`]: super::wakeful::Wakeful
-#[derive(Debug, Default)]
-struct Duty {
-    readers: usize,
-    /// Counted from when one is called for, so that there are never two for one.
-    standing_by: usize,
-    /// Readers that are wanted; more than there are while one was called for.
-    wanted: usize,
-    /// The filesystem is unmounted.
-    over: bool,
-}
-
-/// What a thread does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Read,
-    StandBy,
-    End,
+    duty: Duty,
 }
 
 impl Workers {
@@ -102,15 +63,9 @@ impl Workers {
             adapter,
             events,
             most,
-            busy_readers: OnceLock::new(),
             live: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            progress: AtomicU64::new(0),
-            asleep: AtomicBool::new(false),
-            duty: Mutex::new(Duty { wanted: 1, ..Duty::default() }),
-            change: Condvar::new(),
+            duty: Duty::of_one_reader(),
         });
-        workers.duty.lock().readers = 1;
         workers.add(channel, Role::Read)?;
         workers.ensure_standby(channel);
         Ok(workers)
@@ -143,114 +98,15 @@ impl Workers {
     /// Makes sure that a thread stands by, if there may be another. Without one the mount goes
     /// on, only slow requests then keep others waiting.
     fn ensure_standby(self: &Arc<Self>, channel: &Channel) {
-        {
-            let mut duty = self.duty.lock();
-            if duty.standing_by > 0 {
-                return;
-            }
-            duty.standing_by += 1;
+        if !self.duty.calls_standby() {
+            return;
         }
         let added = self.add(channel, Role::StandBy);
         if !matches!(added, Ok(true)) {
-            let mut duty = self.duty.lock();
-            duty.standing_by -= 1;
-            if duty.standing_by == 0 {
-                // Nobody looks any more.
-                self.adapter.wakeful.rest();
-            }
+            self.duty.standby_did_not_come(&self.adapter.wakeful);
         }
         if let Err(error) = added {
             tracing::warn!("{error}");
-        }
-    }
-
-    /// Waits until this thread is needed as a reader.
-    fn stand_by(&self) -> Role {
-        let mut duty = self.duty.lock();
-        let mut seen = self.progress.load(Ordering::Acquire);
-        let mut quiet = 0;
-        let role = loop {
-            if duty.over {
-                break Role::End;
-            }
-            if duty.readers < duty.wanted {
-                break Role::Read;
-            }
-            if quiet < QUIET_TICKS {
-                self.change.wait_for(&mut duty, TICK);
-            } else {
-                self.asleep.store(true, Ordering::SeqCst);
-                // A request that came just before that will not wake us.
-                if self.progress.load(Ordering::SeqCst) == seen {
-                    self.change.wait(&mut duty);
-                }
-                self.asleep.store(false, Ordering::SeqCst);
-                self.adapter.wakeful.expect(self.requests());
-                quiet = 0;
-            }
-            let now = self.progress.load(Ordering::Acquire);
-            self.adapter.wakeful.look(self.requests());
-            let stuck = now == seen && self.waiting.load(Ordering::Acquire) == 0;
-            if stuck {
-                break Role::Read;
-            }
-            quiet = if now == seen { quiet + 1 } else { 0 };
-            seen = now;
-        };
-        duty.standing_by -= 1;
-        if role == Role::Read {
-            duty.readers += 1;
-        } else {
-            self.adapter.wakeful.rest();
-        }
-        role
-    }
-
-    /// Requests until now; each is progress twice.
-    fn requests(&self) -> u64 {
-        self.progress.load(Ordering::Acquire) / 2
-    }
-
-    /// Calls for one more reader, where that may help.
-    fn call_reader(&self) {
-        let half = || {
-            let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            (processors / 2).clamp(1, self.most)
-        };
-        let most = *self.busy_readers.get_or_init(half);
-        let mut duty = self.duty.lock();
-        if duty.readers < most {
-            duty.wanted = duty.readers + 1;
-            self.change.notify_one();
-        }
-    }
-
-    /// Whether a reader goes on reading after a request; one in excess does not.
-    fn next_role(&self, dispensable: bool) -> Role {
-        let mut duty = self.duty.lock();
-        if dispensable {
-            duty.wanted = duty.wanted.saturating_sub(1).max(1);
-        }
-        if duty.readers <= duty.wanted {
-            return Role::Read;
-        }
-        duty.readers -= 1;
-        if duty.standing_by >= SPARE {
-            return Role::End;
-        }
-        duty.standing_by += 1;
-        Role::StandBy
-    }
-
-    fn end(&self) {
-        self.duty.lock().over = true;
-        self.change.notify_all();
-    }
-
-    fn note_progress(&self) {
-        self.progress.fetch_add(1, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
-            self.change.notify_one();
         }
     }
 
@@ -295,7 +151,7 @@ impl Worker {
                     self.workers.ensure_standby(&self.channel);
                     self.read()
                 }
-                _ => self.workers.stand_by(),
+                _ => self.workers.duty.stand_by(&self.workers.adapter.wakeful),
             };
         }
         self.workers.adapter.board.give_back(Arc::clone(&self.recorder));
@@ -309,30 +165,29 @@ impl Worker {
         let workers = Arc::clone(&self.workers);
         let mut pace = Pace::default();
         loop {
-            workers.waiting.fetch_add(1, Ordering::AcqRel);
+            workers.duty.begin_waiting();
             let asked = Instant::now();
             let received = self.channel.receive(self.request.room());
             let waited = asked.elapsed();
-            workers.waiting.fetch_sub(1, Ordering::AcqRel);
-            workers.note_progress();
+            workers.duty.request_came();
             let took = match received {
                 Ok(Received::Request(length)) => self.answer(length, asked + waited),
                 Ok(Received::Unmounted) => {
-                    workers.end();
+                    workers.duty.end();
                     return Role::End;
                 }
                 Err(errno) => {
                     tracing::error!("cannot read a request: {errno}");
-                    workers.end();
+                    workers.duty.end();
                     return Role::End;
                 }
             };
-            workers.note_progress();
+            workers.duty.note_progress();
             let helped = took > TICK;
             match pace.after(waited) {
-                Load::Backlog => workers.call_reader(),
+                Load::Backlog => workers.duty.call_reader(workers.most),
                 load if helped || load == Load::Slack => {
-                    let role = workers.next_role(load == Load::Slack);
+                    let role = workers.duty.next_role(load == Load::Slack);
                     if role != Role::Read {
                         return role;
                     }
