@@ -18,6 +18,7 @@ mod support;
 mod workload;
 
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use model::core::Core;
 use plyfs::layer::upper::{Present, Upper, Wanted};
 use plyfs::overlay::Overlay;
 use plyfs::overlay::options::UpperOption;
-use power::disk::{Disk, Image};
+use power::disk::{Disk, Event, Image};
 use power::{Filesystem, Mounted};
 use rustix::fs::RenameFlags;
 use support::{Driver, Options, Scene, require};
@@ -298,4 +299,55 @@ fn a_volatile_mount_is_refused_after_a_cut() {
     }
     println!("volatile: {refused} refused, {untouched} untouched");
     assert!(refused > 0);
+}
+
+/// How often the disk is flushed while so many files are copied up, on a filesystem that is made with
+/// these arguments more.
+fn flushes_of_copy_ups(filesystem: Filesystem, copies: usize, arguments: &[&str]) -> usize {
+    let mut scene = Scene::empty(1);
+    let file = |n: usize| format!("file-{n}");
+    for n in 0..copies {
+        std::fs::write(scene.lowers[0].join(file(n)), [b'x'; 5000]).unwrap();
+    }
+    let disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
+    filesystem.make_with(disk.device(), arguments);
+    let place = scene.place("backing");
+    let _backing = Mounted::new(filesystem, disk.device(), &place, "noatime");
+    (scene.upper, scene.work) = (place.join("upper"), place.join("work"));
+    std::fs::create_dir(&scene.upper).unwrap();
+    std::fs::create_dir(&scene.work).unwrap();
+    power::run(std::process::Command::new("sync").arg("--file-system").arg(&scene.upper));
+    let mount = scene.mount();
+    disk.rewind();
+    for n in 0..copies {
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(mount.root().join(file(n)), mode).unwrap();
+    }
+    let log = disk.log();
+    let written = log.iter().filter(|event| matches!(event, Event::Write(..))).count();
+    assert!(written >= copies, "{written} writes");
+    drop(mount);
+    log.iter().filter(|event| matches!(event, Event::Flush)).count()
+}
+
+/// Where the journal has a file's blocks and size before its name, content is written out before it
+/// is published, and no commit is waited for; without a journal each copy is synced. (What else
+/// happens on the machine may flush now and then.)
+#[test]
+fn a_copy_up_waits_for_a_commit_only_where_it_must() {
+    const COPIES: usize = 40;
+    if available(Filesystem::Ext4) {
+        let flushes = flushes_of_copy_ups(Filesystem::Ext4, COPIES, &[]);
+        assert!(flushes < COPIES / 2, "ext4: {flushes}");
+        let flushes = flushes_of_copy_ups(Filesystem::Ext4, COPIES, &["-O", "^has_journal"]);
+        assert!(flushes >= COPIES, "ext4 without a journal: {flushes}");
+    }
+    if available(Filesystem::Xfs) {
+        let flushes = flushes_of_copy_ups(Filesystem::Xfs, COPIES, &[]);
+        assert!(flushes < COPIES / 2, "xfs: {flushes}");
+    }
+    if available(Filesystem::Btrfs) {
+        let flushes = flushes_of_copy_ups(Filesystem::Btrfs, COPIES, &[]);
+        assert!(flushes >= COPIES, "btrfs: {flushes}");
+    }
 }

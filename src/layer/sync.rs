@@ -8,9 +8,30 @@ use crate::error::{Errno, FsResult};
 use crate::sys::{self, AsFd, OwnedFd, file, writeback};
 
 impl Upper {
-    /// fsync of an open file of the upper, unless the mount is volatile.
-    pub fn sync(&self, fd: impl AsFd, data_only: bool) -> FsResult<()> {
-        if self.volatile { Ok(()) } else { file::sync(fd, data_only) }
+    /// Makes sure that a name which this complete copy, with data, is given from now on is on the
+    /// disk only with all of it. By a journal that keeps this order its content must only be
+    /// written out; waiting for a commit as well, as the kernel's overlayfs does, would take
+    /// several times as long, and leave the same after a crash: the name is not durable either.
+    pub fn before_published(&self, fd: &OwnedFd) -> FsResult<()> {
+        if self.volatile {
+            return Ok(());
+        }
+        if self.shows_data_before_names() {
+            match writeback::write_out(fd) {
+                // Not permitted, or not known.
+                Err(Errno::PERM | Errno::NOSYS) => {}
+                other => return other,
+            }
+        }
+        file::sync(fd, false)
+    }
+
+    fn shows_data_before_names(&self) -> bool {
+        *self.journal_shows_data.get_or_init(|| {
+            let shows = sys::journal::shows_data_before_names(&self.root);
+            tracing::debug!(?shows, "whether the journal shows data before names");
+            shows.unwrap_or(false)
+        })
     }
 
     /// fsync as a user asks for it. A volatile mount writes nothing then; but once a failed write

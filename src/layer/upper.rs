@@ -6,8 +6,8 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -83,6 +83,8 @@ pub struct Upper {
     pub index: Option<Index>,
     /// The name in staging of a whiteout that others are linked to, once there is one.
     shared_whiteout: Mutex<Option<std::ffi::OsString>>,
+    /// Whether its filesystem shows names only with their data; found out when it first matters.
+    pub(super) journal_shows_data: OnceLock<bool>,
     /// What must be made durable with what is synced in it.
     pub(super) unsettled: Unsettled,
     /// Held so that no other mount takes this upper with another workdir.
@@ -136,6 +138,7 @@ impl Upper {
             lost_data: AtomicBool::new(false),
             index,
             shared_whiteout: Mutex::new(None),
+            journal_shows_data: OnceLock::new(),
             unsettled,
             _lock: lock,
             _clone: clone,

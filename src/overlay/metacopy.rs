@@ -224,7 +224,7 @@ fn fill_in_place(
     }
     node::set_times(to, OsStr::new(""), &times_of(stat))?;
     if length > 0 {
-        upper.sync(to, false)?;
+        upper.before_published(to)?;
     }
     upper.namespace.remove(Target::fd(to), Mark::Metacopy)
 }

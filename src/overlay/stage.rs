@@ -146,7 +146,7 @@ fn fill(
     let key = dress(upper, fd, FileType::RegularFile, &source.at, stat, origin)?;
     // Data always; attributes alone where the name may reach the disk before them.
     if size > 0 || upper.reorders() {
-        upper.sync(fd, false)?;
+        upper.before_published(fd)?;
     }
     Ok(key)
 }

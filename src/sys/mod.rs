@@ -16,6 +16,7 @@ pub mod file_handle;
 pub mod footprint;
 pub mod fs_uuid;
 pub mod fuse_dev;
+pub mod journal;
 pub mod lease;
 pub mod mount;
 pub mod mount_clone;

@@ -1,9 +1,9 @@
-//! What became of data that was written and never synced.
+//! Data on its way to the disk, without the syncs that make it durable.
 
 #![expect(unsafe_code, reason = "sync_file_range has no safe wrapper")]
 
 use super::file_handle::last_errno;
-use super::{AsFd, AsRawFd};
+use super::{AsFd, AsRawFd, fault};
 use crate::error::{Errno, FsResult};
 
 /// Tells of a failed write of this file's data that happened since `fd` was opened and was not told
@@ -25,4 +25,20 @@ pub fn failure(fd: impl AsFd) -> FsResult<()> {
         // Not to be asked: what is no file or directory, or a filesystem without pages.
         _ => Ok(()),
     }
+}
+
+/// Writes this file's content out to its disk and waits until the disk has taken it: maybe into a
+/// cache, and without what leads to it. So this makes nothing durable; it is for filesystems that
+/// [`super::journal`] knows.
+///
+/// # Errors
+/// That of a write, also of an earlier one since `fd` was opened.
+pub fn write_out(fd: impl AsFd) -> FsResult<()> {
+    fault::step()?;
+    const ALL: libc::c_uint = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: takes a descriptor, which `fd` keeps open, and numbers.
+    let written = unsafe { libc::sync_file_range(fd.as_fd().as_raw_fd(), 0, 0, ALL) };
+    if written == 0 { Ok(()) } else { Err(last_errno()) }
 }

@@ -45,12 +45,17 @@ impl Filesystem {
 
     /// Makes one on a device.
     pub(crate) fn make(self, device: &str) {
+        self.make_with(device, &[]);
+    }
+
+    /// As [`Filesystem::make`], with more arguments for its `mkfs`.
+    pub(crate) fn make_with(self, device: &str, more: &[&str]) {
         let arguments: &[&str] = match self {
             Filesystem::Ext4 => &["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0"],
             Filesystem::Xfs => &["mkfs.xfs", "-q", "-K"],
             Filesystem::Btrfs => &["mkfs.btrfs", "-q", "-K", "-m", "single"],
         };
-        run(Command::new(arguments[0]).args(&arguments[1..]).arg(device));
+        run(Command::new(arguments[0]).args(&arguments[1..]).args(more).arg(device));
     }
 
     /// Whether it is sound after it was mounted and unmounted; else what is not.
