@@ -90,6 +90,42 @@ fn every_encoding_of_removal_is_read() {
     }
 }
 
+/// A small directory is read when it is entered, a larger one is asked for the file: the same shows,
+/// whether it is listed first or looked into.
+#[test]
+fn a_file_makes_a_directory_opaque_however_many_others_are_in_it() {
+    if !ready() {
+        return;
+    }
+    for others in [0, 10, 40, 60, 70, 500] {
+        let scene = Scene::new(
+            "[lower]\nfile d/.wh..wh..opq\nfile e/shown\n[lower]\nfile d/hidden\nfile e/below\n\
+             [lower]\nfile d/deeper\n",
+        );
+        let other = |n: u32| format!("{n:08}-of-a-common-length");
+        for dir in ["d", "e"] {
+            for n in 0..others {
+                fs::write(scene.lowers[0].join(dir).join(other(n)), "").unwrap();
+            }
+        }
+        let mut all: Vec<_> = (0..others).map(other).collect();
+        let mut mount = scene.mount();
+        for listed_first in [true, false] {
+            if listed_first {
+                assert_eq!(names(mount.path("d")), all);
+            }
+            for hidden in ["d/hidden", "d/deeper", "d/.wh..wh..opq"] {
+                assert_eq!(refused(fs::metadata(mount.path(hidden))), Errno::NOENT, "{hidden}");
+            }
+            assert!(mount.path("e/below").exists(), "{others}");
+            assert_eq!(names(mount.path("d")), all);
+            mount.remount();
+        }
+        all.extend(["below".to_owned(), "shown".to_owned()]);
+        assert_eq!(names(mount.path("e")), all);
+    }
+}
+
 #[test]
 fn a_whiteout_that_hides_nothing_is_not_seen() {
     if !ready() || Driver::kernel_differs("a stray whiteout is not listed") {

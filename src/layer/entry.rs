@@ -6,6 +6,7 @@ use super::whiteout;
 use super::xattrs::{DirMarks, Namespace, dir_marks};
 use crate::error::{Errno, FsResult};
 use crate::sys::AsFd;
+use crate::sys::small_dir::SmallDir;
 use crate::sys::stat::{Stat, stat_at};
 use crate::sys::xattr::Target;
 
@@ -54,6 +55,27 @@ pub fn probe(
 pub fn marks_of_fd(fd: impl AsFd, trust: Option<Namespace>) -> FsResult<DirMarks> {
     let marks = dir_marks(Target::dir(&fd), trust)?;
     with_opaque_file(fd, marks)
+}
+
+/// As [`marks_of_fd`], of a lower directory that was just opened. One that is small is read for it,
+/// which finds the file that makes it opaque, and takes no longer than asking for that: who
+/// enters a directory mostly lists it next.
+pub fn marks_and_entries(
+    fd: impl AsFd,
+    trust: Option<Namespace>,
+) -> FsResult<(DirMarks, Option<SmallDir>)> {
+    let mut marks = dir_marks(Target::dir(&fd), trust)?;
+    if marks.opaque {
+        return Ok((marks, None));
+    }
+    // What cannot be read, because it was opened without the right to, may still have the file.
+    match SmallDir::read(&fd).unwrap_or_default() {
+        Some(entries) => {
+            marks.opaque = entries.has(OsStr::new(whiteout::OPAQUE_FILE));
+            Ok((marks, Some(entries)))
+        }
+        None => Ok((with_opaque_file(fd, marks)?, None)),
+    }
 }
 
 /// Those of an open directory, with what its xattrs said.

@@ -13,6 +13,7 @@ use crate::error::{Errno, FsResult};
 use crate::layer::LayerIndex;
 use crate::layer::xattrs::{DirMarks, dir_marks};
 use crate::sys::dir::{RawEntry, list_dir, read_dir};
+use crate::sys::small_dir::SmallDir;
 use crate::sys::xattr::Target;
 use crate::sys::{AsFd, OFlags, OwnedFd, file};
 
@@ -105,9 +106,8 @@ impl LayerDir {
         file::open_at(dir, name, OFlags::PATH | OFlags::DIRECTORY)
     }
 
-    /// Calls `each` for every entry, `fd` being this directory, until it returns `false`. Returns
-    /// whether the end was reached.
-    pub fn list(
+    /// As [`DirFds::list`], from the directory itself.
+    fn list(
         &self,
         fd: &OwnedFd,
         mut each: impl FnMut(RawEntry<'_>) -> FsResult<bool>,
@@ -162,7 +162,8 @@ impl Drop for LayerDir {
     }
 }
 
-/// A bounded set of open descriptors of directories (see [`LayerDir::open`]), least recently used first out.
+/// A bounded set of open descriptors of directories (see [`LayerDir::open`]), least recently used first
+/// out, each with the directory's entries where they were read and not listed yet.
 ///
 /// The descriptors are only a cache: a directory is opened again from its parent, one
 /// component at a time, so that no path is ever joined to one string (it could exceed
@@ -174,11 +175,17 @@ pub struct DirFds {
     moves: AtomicU64,
 }
 
+#[derive(Debug)]
+struct Kept {
+    fd: Arc<OwnedFd>,
+    entries: Option<SmallDir>,
+}
+
 const SHARDS: usize = 8;
 
 #[derive(Debug)]
 struct Shard {
-    fds: LruCache<u64, Arc<OwnedFd>>,
+    fds: LruCache<u64, Kept>,
     hits: u64,
     misses: u64,
 }
@@ -197,13 +204,13 @@ impl DirFds {
     }
 
     fn cached(&self, dir: &LayerDir) -> Option<Arc<OwnedFd>> {
-        self.shard(dir.id)?.lock().fds.get(&dir.id).cloned()
+        self.shard(dir.id)?.lock().fds.get(&dir.id).map(|kept| kept.fd.clone())
     }
 
     /// As [`DirFds::cached`], for the statistics.
     fn counted(&self, dir: &LayerDir) -> Option<Arc<OwnedFd>> {
         let mut shard = self.shard(dir.id)?.lock();
-        let fd = shard.fds.get(&dir.id).cloned();
+        let fd = shard.fds.get(&dir.id).map(|kept| kept.fd.clone());
         shard.hits += u64::from(fd.is_some());
         fd
     }
@@ -216,14 +223,32 @@ impl DirFds {
         })
     }
 
-    /// Keeps `fd` as the descriptor of `dir`.
-    pub fn keep(&self, dir: &LayerDir, fd: Arc<OwnedFd>) {
+    /// Keeps `fd` as the descriptor of `dir`, and its `entries` for who lists it next.
+    pub fn keep(&self, dir: &LayerDir, fd: Arc<OwnedFd>, entries: Option<SmallDir>) {
         if let Some(shard) = self.shard(dir.id) {
             dir.kept.store(true, Ordering::Relaxed);
             // The one that falls out is closed after the lock is released.
-            let fallen = shard.lock().fds.push(dir.id, fd);
+            let fallen = shard.lock().fds.push(dir.id, Kept { fd, entries });
             drop(fallen);
         }
+    }
+
+    /// Calls `each` for every entry of `dir`, open as `fd`, until it returns `false`. Returns whether
+    /// the end was reached.
+    pub fn list(
+        &self,
+        dir: &LayerDir,
+        fd: &OwnedFd,
+        mut each: impl FnMut(RawEntry<'_>) -> FsResult<bool>,
+    ) -> FsResult<bool> {
+        let taken = || self.shard(dir.id)?.lock().fds.peek_mut(&dir.id)?.entries.take();
+        let Some(entries) = taken() else { return dir.list(fd, each) };
+        for entry in entries.iter() {
+            if !each(entry)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn close(&self, id: u64) {
@@ -287,7 +312,7 @@ impl DirFds {
         while let Some((child, name)) = missing.pop() {
             let open = || LayerDir::open(child.layer, &fd, &name);
             fd = Arc::new(self.with_room(open)?);
-            self.keep(&child, fd.clone());
+            self.keep(&child, fd.clone(), None);
         }
         Ok(fd)
     }

@@ -268,17 +268,19 @@ impl Overlay {
         name: &Name,
     ) -> FsResult<(Arc<LayerDir>, DirMarks)> {
         let own = LayerDir::open(parent.layer, fd, name)?;
-        let (marks, shown) = match self.is_bottom(parent.layer) {
-            true => (DirMarks::default(), Marks::default()),
-            false => {
-                let marks = entry::marks_of_fd(&own, self.redirect_trust(parent.layer))?;
-                let shown = (&marks).into();
-                (marks, shown)
+        let trust = || self.redirect_trust(parent.layer);
+        let (marks, entries) = match parent.layer {
+            layer if self.is_bottom(layer) => (None, None),
+            layer if layer.is_upper() => (Some(entry::marks_of_fd(&own, trust())?), None),
+            _ => {
+                let (marks, entries) = entry::marks_and_entries(&own, trust())?;
+                (Some(marks), entries)
             }
         };
+        let shown = marks.as_ref().map(Marks::from).unwrap_or_default();
         let child = LayerDir::child(parent, name, shown);
-        self.dir_fds.keep(&child, Arc::new(own));
-        Ok((child, marks))
+        self.dir_fds.keep(&child, Arc::new(own), entries);
+        Ok((child, marks.unwrap_or_default()))
     }
 }
 

@@ -300,7 +300,7 @@ impl Overlay {
                 Some(n) => Part::Lower(u16::try_from(n).map_err(|_| Errno::OVERFLOW)?),
             };
             let fd = self.dir_fds.get(part)?;
-            let complete = part.list(&fd, |raw| {
+            let complete = self.dir_fds.list(part, &fd, |raw| {
                 if let Some(entry) = self.classify(dir, part, part_number, &fd, raw)? {
                     listing.put_below(entry, &mut decided);
                 }

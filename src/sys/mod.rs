@@ -26,6 +26,7 @@ pub mod overlayfs;
 pub mod privileges;
 pub mod process;
 pub mod random;
+pub mod small_dir;
 pub mod stat;
 pub mod terminal;
 pub mod tree;
