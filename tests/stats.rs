@@ -249,6 +249,28 @@ fn programs_and_libraries_are_passed_through() {
     }
 }
 
+/// Without an upper nothing is ever copied up: data is read by the kernel itself, too, but for what is
+/// so small that it comes along with its opening.
+#[test]
+fn without_an_upper_large_data_is_passed_through() {
+    if !able() {
+        return;
+    }
+    let scene = Scene::new("[lower]\nfile small text\n");
+    let content = vec![b'x'; 1 << 20];
+    fs::write(scene.lowers[0].join("large"), &content).unwrap();
+    let read_only = support::Options { read_only: true, ..support::Options::default() };
+    for (options, large) in [(&read_only, 1), (&support::Options::default(), 0)] {
+        let mount = scene.mount_by(support::Driver::Plyfs, options);
+        let before = snapshot(mount.root()).passthrough;
+        assert_eq!(fs::read(mount.path("small")).unwrap(), b"text");
+        assert_eq!(fs::read(mount.path("large")).unwrap(), content);
+        let after = snapshot(mount.root()).passthrough;
+        assert_eq!(after.passed - before.passed, large);
+        assert_eq!(after.cached - before.cached, 2 - large);
+    }
+}
+
 #[test]
 fn many_may_ask_at_once_and_on_any_directory() {
     if !able() {

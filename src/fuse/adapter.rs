@@ -60,7 +60,7 @@ impl Adapter {
             agreed,
             ttl: Ttl::new(options.timeout),
             noxattrs: options.noxattrs,
-            passthrough: Passthrough::new(options.passthrough, agreed.passthrough),
+            passthrough: Passthrough::new(options, agreed.passthrough),
             readers: Readers::new(),
             board: Board::new(),
             wakeful,

@@ -89,7 +89,7 @@ pub enum RedirectDir {
 /// `passthrough=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PassthroughPolicy {
-    /// Files of the upper, and programs and libraries of the lowers.
+    /// Files of the upper, and programs and libraries of the lowers; without an upper, large files, too.
     #[default]
     Auto,
     /// No file.

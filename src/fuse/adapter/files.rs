@@ -5,15 +5,11 @@ use crate::error::{Errno, FsResult};
 use crate::fuse::abi::{CopyFileRangeOut, LseekOut, OpenFlags, WriteOut};
 use crate::fuse::negotiate::Opens;
 use crate::fuse::notify;
-use crate::fuse::passthrough::Admission;
+use crate::fuse::passthrough::{Admission, MOST_PRELOADED};
 use crate::fuse::reply::{self, Ttl};
 use crate::fuse::request::{CopyFileRange, Operation};
 use crate::overlay::{Entry, FileRef, HandleId, NodeId, Opened};
 use crate::sys::OFlags;
-
-/// Files up to this size come along when they are opened: what the kernel would ask for in one
-/// READ anyway.
-const MOST_PRELOADED: u64 = 64 << 10;
 
 /// The most that one COPY_FILE_RANGE copies: its older reply counts in 32 bits.
 const MAX_COPY: u64 = 1 << 30;
