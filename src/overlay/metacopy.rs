@@ -24,6 +24,7 @@ use crate::layer::redirect::Redirect;
 use crate::layer::upper::Upper;
 use crate::layer::xattrs::Mark;
 use crate::layer::{LayerIndex, Probe};
+use crate::sys::copy::How;
 use crate::sys::stat::{Stat, stat_fd};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{OFlags, OwnedFd, copy, file, node};
@@ -214,7 +215,7 @@ fn fill_in_place(
     if length > 0 {
         let from = open_lower(source)?;
         let whole = length == stat_fd(&from)?.size;
-        copy::content(&from, to, length, whole)?;
+        copy::content(&from, to, length, How { whole, write_out: !upper.volatile })?;
     } else if stat.size > 0 {
         file::truncate(to, 0)?;
     }

@@ -14,6 +14,7 @@ use crate::error::{Errno, FsResult};
 use crate::layer::origin::Origin;
 use crate::layer::upper::Upper;
 use crate::layer::xattrs::{Mark, is_private};
+use crate::sys::copy::How;
 use crate::sys::stat::{Stat, Time, stat_fd};
 use crate::sys::xattr::Target;
 use crate::sys::{OFlags, OwnedFd, Timespec, Timestamps, copy, file, node, xattr};
@@ -135,12 +136,12 @@ fn fill(
     }
     if size > 0 {
         let from = open_lower(&source.data)?;
-        let whole = size == stat.size;
+        let how = How { whole: size == stat.size, write_out: !upper.volatile };
         // Fewer blocks than the size needs: there are holes to keep.
         if stat.blocks * 512 >= stat.size {
-            copy::dense_content(&from, fd, size, whole)?;
+            copy::dense_content(&from, fd, size, how)?;
         } else {
-            copy::content(&from, fd, size, whole)?;
+            copy::content(&from, fd, size, how)?;
         }
     }
     let key = dress(upper, fd, FileType::RegularFile, &source.at, stat, origin)?;

@@ -1,7 +1,9 @@
 //! Copying a file's content: as a clone where the filesystem can, inside the kernel where it
 //! can, and never the holes.
 
-use super::{AsFd, BorrowedFd, fault, file};
+use std::ops::Range;
+
+use super::{AsFd, BorrowedFd, fault, file, writeback};
 use crate::error::{Errno, FsResult};
 
 /// How content was copied, for counters and tests.
@@ -13,8 +15,18 @@ pub enum Copied {
     Bytes(u64),
 }
 
+/// How to copy.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// It is all of the file, which may be cloned.
+    pub whole: bool,
+    /// It will be waited for on the disk: what is copied starts on its way there while the rest is
+    /// copied.
+    pub write_out: bool,
+}
+
 /// The most that one call copies, so that a signal or a dying client is noticed in between.
-const CHUNK: usize = 64 << 20;
+const CHUNK: usize = 16 << 20;
 
 /// Up to this size a file without holes is copied by one read and one write.
 const SMALL: u64 = 64 << 10;
@@ -24,9 +36,9 @@ const SMALL: u64 = 64 << 10;
 ///
 /// # Errors
 /// As [`content`].
-pub fn dense_content(from: impl AsFd, to: impl AsFd, size: u64, whole: bool) -> FsResult<Copied> {
+pub fn dense_content(from: impl AsFd, to: impl AsFd, size: u64, how: How) -> FsResult<Copied> {
     if size == 0 || size > SMALL {
-        return content(from, to, size, whole);
+        return content(from, to, size, how);
     }
     let mut buffer = vec![0u8; size as usize];
     let read = file::read_at(from, &mut buffer, 0)?;
@@ -39,25 +51,25 @@ pub fn dense_content(from: impl AsFd, to: impl AsFd, size: u64, whole: bool) -> 
     Ok(Copied::Bytes(read as u64))
 }
 
-/// Makes the empty file `to` hold the first `size` bytes of `from`. A file of `whole` length is
-/// cloned where the filesystem can do that; holes stay holes.
+/// Makes the empty file `to` hold the first `size` bytes of `from`. A whole file is cloned where the
+/// filesystem can do that; holes stay holes.
 ///
 /// # Errors
 /// Whatever reading and writing may give; `to` then holds a part and must be thrown away.
-pub fn content(from: impl AsFd, to: impl AsFd, size: u64, whole: bool) -> FsResult<Copied> {
+pub fn content(from: impl AsFd, to: impl AsFd, size: u64, how: How) -> FsResult<Copied> {
     let (from, to) = (from.as_fd(), to.as_fd());
     if size == 0 {
         return Ok(Copied::Bytes(0));
     }
     fault::step()?;
-    if whole && rustix::fs::ioctl_ficlone(to, from).is_ok() {
+    if how.whole && rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(Copied::Cloned);
     }
     let mut copied = 0;
     let mut position = 0;
     while position < size {
         let Some((start, end)) = next_data(from, position, size)? else { break };
-        copy_extent(from, to, start, end)?;
+        copy_extent(from, to, start..end, how)?;
         copied += end - start;
         position = end;
     }
@@ -80,14 +92,24 @@ fn next_data(from: BorrowedFd<'_>, position: u64, size: u64) -> FsResult<Option<
     }
 }
 
-fn copy_extent(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> FsResult<()> {
+fn copy_extent(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    Range { start, end }: Range<u64>,
+    how: How,
+) -> FsResult<()> {
     let mut position = start;
     while position < end {
         let length = usize::try_from(end - position).unwrap_or(CHUNK).min(CHUNK);
         match file::copy_range(from, position, to, position, length) {
             // The file became shorter than its size said: what is missing reads as zeros.
             Ok(0) => return Ok(()),
-            Ok(n) => position += n as u64,
+            Ok(n) => {
+                if how.write_out && n == CHUNK {
+                    writeback::begin(to, position, CHUNK);
+                }
+                position += n as u64;
+            }
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
                 return copy_by_hand(from, to, position, end);
@@ -122,4 +144,34 @@ fn copy_by_hand(
         position += n as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
+    fn what_takes_several_calls_arrives_whole_whether_it_is_written_out_or_not() {
+        let mut from = tempfile::tempfile().unwrap();
+        let run: Vec<u8> = (0..CHUNK + 4096).map(|n| (n % 251) as u8).collect();
+        from.write_all(&run).unwrap();
+        // A hole, more, and an end that is no page's.
+        let (second, size) = (3 * CHUNK as u64, 3 * CHUNK as u64 + 12_345);
+        from.write_all_at(&run[..12_345], second).unwrap();
+        for write_out in [false, true] {
+            let to = tempfile::tempfile().unwrap();
+            content(&from, &to, size, How { whole: false, write_out }).unwrap();
+            assert_eq!(to.metadata().unwrap().len(), size);
+            let mut part = vec![0; run.len()];
+            to.read_exact_at(&mut part, 0).unwrap();
+            assert!(part == run);
+            part.truncate(12_345);
+            to.read_exact_at(&mut part, second).unwrap();
+            assert!(part == run[..12_345]);
+        }
+    }
 }

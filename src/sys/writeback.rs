@@ -27,6 +27,17 @@ pub fn failure(fd: impl AsFd) -> FsResult<()> {
     }
 }
 
+/// Has this part of a file's content start on its way to the disk, and waits for nothing. Where it
+/// does not, whoever waits for the content later waits longer.
+pub fn begin(fd: impl AsFd, offset: u64, length: usize) {
+    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else { return };
+    // SAFETY: takes a descriptor, which `fd` keeps open, and numbers.
+    unsafe {
+        let fd = fd.as_fd().as_raw_fd();
+        libc::sync_file_range(fd, offset, length, libc::SYNC_FILE_RANGE_WRITE);
+    }
+}
+
 /// Writes this file's content out to its disk and waits until the disk has taken it: maybe into a
 /// cache, and without what leads to it. So this makes nothing durable; it is for filesystems that
 /// [`super::journal`] knows.
