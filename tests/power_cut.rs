@@ -100,6 +100,17 @@ fn cut(filesystem: Filesystem, kind: Kind) {
     println!("{}: {tally:?}", filesystem.name());
 }
 
+/// Mounts what is on `disk` and puts the upper and workdir of `scene` there, durably.
+fn upper_on(disk: &Disk, filesystem: Filesystem, scene: &mut Scene, options: &str) -> Mounted {
+    let place = scene.place("backing");
+    let backing = Mounted::new(filesystem, disk.device(), &place, options);
+    (scene.upper, scene.work) = (place.join("upper"), place.join("work"));
+    std::fs::create_dir(&scene.upper).unwrap();
+    std::fs::create_dir(&scene.work).unwrap();
+    power::run(std::process::Command::new("sync").arg("--file-system").arg(&scene.upper));
+    backing
+}
+
 /// One load, and what the disk held at many moments of it.
 fn one_load(
     filesystem: Filesystem,
@@ -113,11 +124,7 @@ fn one_load(
     let mut disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
     filesystem.make(disk.device());
     let place = scene.place("backing");
-    let backing = Mounted::new(filesystem, disk.device(), &place, "noatime");
-    (scene.upper, scene.work) = (place.join("upper"), place.join("work"));
-    std::fs::create_dir(&scene.upper).unwrap();
-    std::fs::create_dir(&scene.work).unwrap();
-    power::run(std::process::Command::new("sync").arg("--file-system").arg(&scene.upper));
+    let backing = upper_on(&disk, filesystem, &mut scene, "noatime");
     let before = disk.rewind();
 
     let mount = scene.mount();
@@ -262,11 +269,7 @@ fn a_volatile_mount_is_refused_after_a_cut() {
     let mut disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
     filesystem.make(disk.device());
     let place = scene.place("backing");
-    let backing = Mounted::new(filesystem, disk.device(), &place, "noatime,commit=1");
-    (scene.upper, scene.work) = (place.join("upper"), place.join("work"));
-    std::fs::create_dir(&scene.upper).unwrap();
-    std::fs::create_dir(&scene.work).unwrap();
-    power::run(std::process::Command::new("sync").arg("--file-system").arg(&scene.upper));
+    let backing = upper_on(&disk, filesystem, &mut scene, "noatime,commit=1");
     let before = disk.rewind();
     let mount = scene.mount_by(Driver::Plyfs, &Options::with(&["volatile"]));
     load.run(mount.root(), THREADS, &|| disk.moment(), &AtomicBool::new(false));
@@ -311,12 +314,7 @@ fn flushes_of_copy_ups(filesystem: Filesystem, copies: usize, arguments: &[&str]
     }
     let disk = Disk::new(&scene.place("disk"), filesystem.size(), Image::default());
     filesystem.make_with(disk.device(), arguments);
-    let place = scene.place("backing");
-    let _backing = Mounted::new(filesystem, disk.device(), &place, "noatime");
-    (scene.upper, scene.work) = (place.join("upper"), place.join("work"));
-    std::fs::create_dir(&scene.upper).unwrap();
-    std::fs::create_dir(&scene.work).unwrap();
-    power::run(std::process::Command::new("sync").arg("--file-system").arg(&scene.upper));
+    let _backing = upper_on(&disk, filesystem, &mut scene, "noatime");
     let mount = scene.mount();
     disk.rewind();
     for n in 0..copies {
